@@ -1,0 +1,45 @@
+"""A dataset as a list of cases: which files belong together, before any voxel is read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Case:
+    """One scan. `images` holds one file per channel; `label` is None for an unlabelled scan."""
+
+    name: str
+    images: tuple[Path, ...]
+    label: Path | None = None
+    group: str = ""
+    """Scans of one patient share a group and never part; empty means the case is a group of its own."""
+    split: Literal["train", "val", "test", "unlabelled"] | None = None
+    """Where the dataset itself puts the case, if it says so."""
+
+    @property
+    def group_name(self) -> str:
+        return self.group or self.name
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """What a folder layout says: cases, and what is declared about channels and label values."""
+
+    root: Path
+    layout: str
+    cases: tuple[Case, ...]
+    channels: tuple[str, ...] = ()
+    """Names such as 'MRI' or 'CT', in channel order; empty if the dataset does not say."""
+    classes: dict[str, int] | None = None
+    """Name to value in the label files, background first; None if the dataset does not say."""
+    ignore: int | None = None
+    """Label value that means 'not annotated'."""
+    channel_suffix: bool = False
+    """True where image files end in _0000, _0001, ... (nnU-Net)."""
+    orphan_labels: tuple[Path, ...] = ()
+    """Label files without an image."""
+    notes: tuple[str, ...] = ()
+    """What the reader of the layout wants the user to know."""

@@ -1,0 +1,112 @@
+"""The plan: how scans are brought to the network, in one readable, editable JSON file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from semiseg.errors import InputError
+from semiseg.files import write_json
+from semiseg.settings import Settings
+from semiseg.transforms.intensity import IntensityConfig
+from semiseg.transforms.warp import WarpConfig
+
+
+class Normalisation(Settings):
+    """How one channel's intensities become network input, in 32-bit."""
+
+    scheme: Literal["zscore", "window"] = "zscore"
+    """zscore: clip to the scan's own 0.5 and 99.5 percentiles, subtract its mean, divide by its deviation
+    (over non-zero voxels where the scan was cropped to them). window: clip to [low, high], then (x - mean) / deviation;
+    the same numbers for all scans, for CT."""
+    low: float = 0.0
+    high: float = 1.0
+    mean: float = 0.0
+    deviation: float = 1.0
+
+
+class NetworkPlan(Settings):
+    """Which network, and how wide and deep. `widths` has one entry a resolution, finest first."""
+
+    name: str = "unet"
+    widths: tuple[int, ...] = (32, 64, 128, 256)
+    strides: tuple[tuple[int, ...], ...] = ((2, 2), (2, 2), (2, 2))
+    """Down-sampling between consecutive resolutions, per spatial axis of the network."""
+    norm: Literal["instance", "batch"] = "instance"
+
+
+class Augmentation(Settings):
+    """The weak augmentation that the training loop gives to labelled and unlabelled images alike."""
+
+    warp: WarpConfig = WarpConfig()
+    intensity: IntensityConfig = IntensityConfig()
+
+
+class Plan(Settings):
+    """Everything that has to be the same in training and prediction.
+
+    Axes are those of the scan brought to closest RAS orientation: 0 = left to right, 1 = posterior to anterior,
+    2 = inferior to superior. In 2-D, slices are taken across `slice_axis`; prepared arrays store that axis first
+    and the other two after it in RAS order. The network's spatial axes are the remaining ones (all three in 3-D).
+    """
+
+    version: Literal[1] = 1
+    dims: Literal[2, 3]
+    reason: str = ""
+    """Why 2-D or 3-D, in words."""
+    channels: tuple[str, ...]
+    classes: dict[str, int]
+    """Name to value in the label files. The order is the network's; the first is the background."""
+    ignore: int | None = None
+    """Value in the label files that means 'not annotated'."""
+    slice_axis: Literal[0, 1, 2] | None = None
+    spacing_mm: tuple[float | None, float | None, float | None]
+    """Target spacing per RAS axis; None keeps the scan's own (across slices)."""
+    crop_nonzero: bool = False
+    """Crop each scan to the box of voxels that are not zero in any channel before anything else."""
+    normalisation: tuple[Normalisation, ...]
+    """One per channel."""
+    patch: tuple[int, ...]
+    """Voxels per spatial axis of the network."""
+    batch: int = Field(ge=1)
+    """Labelled patches a step."""
+    unlabelled_batch: int = Field(ge=0)
+    """Unlabelled patches a step, for methods that use them."""
+    foreground_share: float = Field(default=1 / 3, ge=0, le=1)
+    """Share of labelled patches centred on a voxel of a random foreground class."""
+    overlap: float = Field(default=0.5, ge=0, lt=1)
+    """Of neighbouring windows in prediction."""
+    network: NetworkPlan = NetworkPlan()
+    augmentation: Augmentation = Augmentation()
+    memory_gb: float = 8.0
+    """The budget that patch and batch were chosen for."""
+    fingerprint: dict[str, Any] = Field(default_factory=dict)
+    """What was measured on the scans that are not test scans; for reading, never used again."""
+
+    @property
+    def prepared_axes(self) -> tuple[int, int, int]:
+        """RAS axes in the order in which prepared arrays store them."""
+        if self.slice_axis is None:
+            return (0, 1, 2)
+        rest = [axis for axis in range(3) if axis != self.slice_axis]
+        return (self.slice_axis, rest[0], rest[1])
+
+    @property
+    def patch_spacing_mm(self) -> tuple[float, ...]:
+        """Target spacing of the network's spatial axes."""
+        axes = self.prepared_axes if self.dims == 3 else self.prepared_axes[1:]
+        return tuple(float(self.spacing_mm[axis] or 1.0) for axis in axes)
+
+    def save(self, path: Path) -> None:
+        write_json(path, self.model_dump(mode="json"))
+
+    @classmethod
+    def load(cls, path: Path) -> Plan:
+        try:
+            values = json.loads(Path(path).read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise InputError(f"{path}: {error}, expected a plan.json; make one with `semiseg plan`") from None
+        return cls.parse(values, where=str(path))

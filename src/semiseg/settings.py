@@ -1,0 +1,47 @@
+"""The base of every configuration: frozen, no unknown keys, and a suggestion when a key is misspelt."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from semiseg.errors import UserError
+
+
+class Settings(BaseModel):
+    """A frozen set of named values. Change one with `model_copy(update=...)` or build it anew with `parse`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @classmethod
+    def parse(cls, values: Mapping[str, Any], where: str) -> Self:
+        """Validate `values`; a mistake becomes one UserError that names the key as `where.key`."""
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            raise UserError("; ".join(_sentence(cls, problem, where) for problem in error.errors())) from None
+
+
+def _sentence(model: type[BaseModel], problem: Any, where: str) -> str:
+    path = [str(part) for part in problem["loc"]]
+    key = ".".join([where, *path]) if where else ".".join(path)
+    if problem["type"] == "extra_forbidden":
+        known = _fields_at(model, path[:-1])
+        close = difflib.get_close_matches(path[-1], known, n=1)
+        hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(sorted(known))}"
+        return f"{key}: unknown setting; {hint}"
+    return f"{key}: got {problem.get('input')!r}, {problem['msg'][:1].lower()}{problem['msg'][1:]}"
+
+
+def _fields_at(model: type[BaseModel], path: list[str]) -> list[str]:
+    for name in path:
+        field = model.model_fields.get(name)
+        if field is None or not isinstance(field.annotation, type):
+            return []
+        if not issubclass(field.annotation, BaseModel):
+            return []
+        model = field.annotation
+    return list(model.model_fields)
