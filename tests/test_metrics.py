@@ -35,7 +35,7 @@ def test_two_points_three_voxels_apart_along_each_axis(axis, expected_mm):
 
 
 def test_hand_computed_shift_of_a_row():
-    # Rows of 4 voxels, 2 mm apart; the prediction starts one voxel later: positions 2 4 6 8 against 0 2 4 6 mm.
+    # Rows of 4 voxels, 2 mm apart, the prediction one voxel later: at 2 4 6 8 mm against 0 2 4 6 mm.
     truth, prediction = box((1, 8, 1), (0, 1), (0, 4), (0, 1)), box((1, 8, 1), (0, 1), (1, 5), (0, 1))
     scores = compare(prediction, truth, SPACING, tolerance_mm=1.0)
     assert scores.dice == pytest.approx(2 * 3 / 8)

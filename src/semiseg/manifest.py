@@ -14,7 +14,7 @@ MANIFEST = "manifest.json"
 
 
 def file_hash(path: Path) -> str:
-    """128-bit BLAKE2b of the file's bytes, as 32 hexadecimal digits; the file is streamed, never held whole."""
+    """128-bit BLAKE2b of the file's bytes, as 32 hexadecimal digits; the file is streamed."""
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
 
@@ -34,8 +34,8 @@ def write_manifest(
 ) -> None:
     """Write `folder/manifest.json`, last of all: where there is one, the folder is complete.
 
-    inputs: files that were read; they are hashed now. outputs: files that were written in `folder`, with or without
-    it in front. extra: further JSON values that belong to the command, such as its settings.
+    inputs: files that were read; they are hashed now. outputs: files that were written in `folder`, with or
+    without it in front. extra: further JSON values that belong to the command, such as its settings.
     """
     folder = Path(folder)
     paths = [Path(output) for output in outputs]

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float
 from scipy import ndimage
 
 from semiseg.errors import InputError
@@ -20,9 +19,9 @@ _ROUNDING = 1e-5
 
 @dataclass(frozen=True)
 class Scores:
-    """One predicted mask against one true mask. A distance is None where either mask is empty, never a number.
+    """One predicted mask against one true mask. A distance is None where either mask is empty.
 
-    The overlaps (`dice`, `iou`, `surface_dice`) are 1 where both masks are empty, by definition, and 0 where one is.
+    Overlaps (`dice`, `iou`, `surface_dice`) are 1 where both masks are empty, by definition, and 0 where one is.
     """
 
     dice: float
@@ -54,7 +53,7 @@ def compare(
 
     spacing_mm: distance between neighbouring voxels, one per axis of the masks, in axis order.
     tolerance_mm: how far apart surfaces may lie and still agree, for the surface Dice.
-    Raises InputError if the masks differ in shape, hold something other than integers, or a number makes no sense.
+    Raises InputError if the masks differ in shape or are not integers, or if a length makes no sense.
     """
     prediction, truth = _mask("prediction", prediction), _mask("truth", truth)
     _require_sense(prediction, truth, spacing_mm, tolerance_mm)
@@ -66,7 +65,7 @@ def compare(
         return Scores(agreement, agreement, None, None, None, None, agreement, tolerance_mm, *volumes)
 
     both = int((prediction & truth).sum())
-    to_truth, to_prediction = surface_distances(prediction, truth, spacing_mm)
+    to_truth, to_prediction = _surface_distances(prediction, truth, spacing_mm)
     pooled = np.concatenate([to_truth, to_prediction])
     return Scores(
         dice=2 * both / (predicted + true),
@@ -82,9 +81,9 @@ def compare(
     )
 
 
-def surface_distances(
-    prediction: Bool[np.ndarray, "*spatial"], truth: Bool[np.ndarray, "*spatial"], spacing_mm: Sequence[float]
-) -> tuple[Float[np.ndarray, "p"], Float[np.ndarray, "t"]]:
+def _surface_distances(
+    prediction: np.ndarray, truth: np.ndarray, spacing_mm: Sequence[float]
+) -> tuple[np.ndarray, np.ndarray]:
     """Distance in mm from each voxel of the prediction's surface to the truth's surface, and the reverse.
 
     Neither mask may be empty.
@@ -95,8 +94,8 @@ def surface_distances(
 
 
 def _distances(start: np.ndarray, goal: np.ndarray, spacing_mm: Sequence[float]) -> np.ndarray:
-    to_goal: np.ndarray = ndimage.distance_transform_edt(~goal, sampling=tuple(spacing_mm))
-    return to_goal[start]
+    distances: np.ndarray = ndimage.distance_transform_edt(~goal, sampling=tuple(spacing_mm))[start]
+    return distances
 
 
 def _surface(mask: np.ndarray) -> np.ndarray:
