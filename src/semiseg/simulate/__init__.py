@@ -1,0 +1,1 @@
+"""Simulated cohorts: known anatomy, written in the layouts that real data come in."""
