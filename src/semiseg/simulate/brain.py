@@ -1,9 +1,9 @@
 """Simulated T1-weighted brain scans: one template, with another shape and contrast for every subject.
 
 Each subject is an affine and a random smooth invertible deformation of the MNI152 (ICBM 2009a symmetric)
-template with the subject's own tissue intensities, texture, resolution, bias field and Rician noise. The label
-is the tissue that fills most of a voxel in the same deformed tissue maps, so it is exact. Scores on such scans
-say that a program works and how methods compare on them; they say nothing about real scans.
+template with the subject's own tissue intensities, texture, resolution, bias field and Rician noise. The
+label is the tissue that fills most of a voxel in the same deformed tissue maps, so it is exact. Scores on such
+scans say that a program works and how methods compare on them; they say nothing about real scans.
 """
 
 from __future__ import annotations
@@ -55,8 +55,8 @@ def simulate_brains(out: Path, *, subjects: int, test: int, spacing_mm: float = 
     """Write a simulated cohort in nnU-Net's raw layout and return its folder.
 
     subjects: scans for training (`imagesTr`, every one with its label in `labelsTr`, so that any number of
-    labels can be hidden later). test: held-out scans (`imagesTs`, `labelsTs`). Subject n is a function of seed,
-    n and spacing alone: a larger cohort contains the smaller one. A cohort that is already there is kept.
+    labels can be hidden later). test: held-out scans (`imagesTs`, `labelsTs`). Subject n is a function of
+    seed, n and spacing alone: a larger cohort contains the smaller one. A cohort already there is kept.
 
     Raises MissingExtra without nilearn (whose wheel holds the template), InputError if `out` holds another
     dataset.
@@ -154,8 +154,9 @@ def _deform(
     matrix, shift = _affine(rng)
     coarse = displacement(rng, tuple(int(n) for n in np.ceil(extent / GRID_MM) + 1))
     moved = np.stack([map_coordinates(part, points_mm / GRID_MM, order=1, mode="nearest") for part in coarse])
-    turned: np.ndarray = np.tensordot(matrix, points_mm - centre, axes=1)
-    return turned + centre + shift[:, None, None, None] + moved
+    turned = np.tensordot(matrix, points_mm - centre, axes=1)
+    source: np.ndarray = turned + centre + shift[:, None, None, None] + moved
+    return source
 
 
 def _affine(rng: np.random.Generator) -> tuple[Float[np.ndarray, "3 3"], Float[np.ndarray, " axis"]]:
@@ -186,7 +187,8 @@ def _acquire(
     noise = rng.uniform(0.02, 0.06)
     real, imaginary = noise * rng.standard_normal((2, *image.shape))
     magnitude = np.hypot(image + real, imaginary)
-    return np.rint(magnitude * rng.uniform(200, 2000)).astype(np.int16)
+    units: np.ndarray = np.rint(magnitude * rng.uniform(200, 2000)).astype(np.int16)
+    return units
 
 
 def _bias(shape: tuple[int, ...], spacing_mm: float, rng: np.random.Generator) -> Float[np.ndarray, "x y z"]:
