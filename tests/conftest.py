@@ -1,0 +1,105 @@
+"""What tests share: single-threaded torch, a cache of their own, and tiny cohorts written as NIfTI files."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+
+torch.set_num_threads(1)  # several times faster for tiny networks
+
+AFFINE = np.diag([1.0, 1.0, 1.0, 1.0])
+
+
+def write_nifti(path: Path, array: np.ndarray, affine: np.ndarray = AFFINE) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nib.save(nib.Nifti1Image(array, affine), path)
+    return path
+
+
+def ball(shape: tuple[int, int, int], seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """A noisy image of a ball and its label (0 and 1)."""
+    rng = np.random.default_rng(seed)
+    centre = np.array(shape) / 2 + rng.uniform(-1, 1, 3)
+    distance = np.linalg.norm(np.indices(shape).T - centre, axis=-1).T
+    label = (distance < min(shape) / 3).astype(np.uint8)
+    image = 100 * label + 20 + rng.normal(0, 5, shape)
+    return image.astype(np.float32), label
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SEMISEG_CACHE", str(tmp_path_factory.mktemp("cache")))
+    monkeypatch.delenv("nnUNet_raw", raising=False)
+
+
+@pytest.fixture
+def plain_cohort(tmp_path: Path) -> Callable[..., Path]:
+    """Write images/ and labels/ (and unlabelled/) of balls; returns the folder."""
+
+    def write(
+        labelled: int = 4,
+        unlabelled: int = 0,
+        shape: tuple[int, int, int] = (12, 14, 10),
+        name: str = "plain",
+    ) -> Path:
+        root = tmp_path / name
+        for index in range(labelled + unlabelled):
+            image, label = ball(shape, index)
+            folder = "images" if index < labelled else "unlabelled"
+            write_nifti(root / folder / f"case{index}.nii.gz", image)
+            if index < labelled:
+                write_nifti(root / "labels" / f"case{index}.nii.gz", label)
+        document = {"channel_names": {"0": "MRI"}, "labels": {"background": 0, "ball": 1}}
+        (root / "dataset.json").write_text(json.dumps(document))
+        return root
+
+    return write
+
+
+@pytest.fixture
+def nnunet_cohort(tmp_path: Path) -> Callable[..., Path]:
+    """Write an nnU-Net v2 raw dataset of balls with any number of channels; returns its folder."""
+
+    def write(
+        labelled: int = 3,
+        unlabelled: int = 0,
+        test: int = 0,
+        channels: int = 1,
+        shape: tuple[int, int, int] = (12, 14, 10),
+        name: str = "Dataset001_Balls",
+    ) -> Path:
+        root = tmp_path / name
+        places = ["imagesTr"] * labelled + ["imagesUn"] * unlabelled + ["imagesTs"] * test
+        for index, folder in enumerate(places):
+            image, label = ball(shape, index)
+            for channel in range(channels):
+                write_nifti(root / folder / f"ball_{index:03d}_{channel:04d}.nii.gz", image + channel)
+            if folder == "imagesTr":
+                write_nifti(root / "labelsTr" / f"ball_{index:03d}.nii.gz", label)
+        document = {
+            "channel_names": {str(channel): f"MRI{channel}" for channel in range(channels)},
+            "labels": {"background": 0, "ball": 1},
+            "numTraining": labelled,
+            "file_ending": ".nii.gz",
+        }
+        (root / "dataset.json").write_text(json.dumps(document))
+        return root
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real scans, or a skip that says where it was looked for."""
+    default = Path(__file__).resolve().parents[1] / ".." / "shared" / "data"
+    folder = Path(os.environ.get("SEMISEG_TEST_DATA", default))
+    if not (folder / "hippocampus").is_dir():
+        pytest.skip(f"no real scans in {folder} (set SEMISEG_TEST_DATA)")
+    return folder
