@@ -2,8 +2,8 @@
 
 Each subject is an affine and a random smooth invertible deformation of the MNI152 (ICBM 2009a symmetric)
 template with the subject's own tissue intensities, texture, resolution, bias field and Rician noise. The
-label is the tissue that fills most of a voxel in the same deformed tissue maps, so it is exact. Scores on such
-scans say that a program works and how methods compare on them; they say nothing about real scans.
+label is the tissue that fills most of a voxel in the same deformed tissue maps, so it is exact. Scores on
+such scans say that a program works and how methods compare on them; they say nothing about real scans.
 """
 
 from __future__ import annotations
