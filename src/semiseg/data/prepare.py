@@ -1,0 +1,301 @@
+"""Bringing cases to the network's space once, as memory-mapped arrays that training reads patches of."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import multiprocessing
+import os
+import secrets
+import shutil
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from semiseg.data.dataset import Case
+from semiseg.data.images import Scan, read_image, read_label
+from semiseg.data.plan import Plan
+from semiseg.data.space import NetworkSpace, label_to_network_space, to_network_space
+from semiseg.errors import InputError, OutOfMemory
+from semiseg.files import cache_folder, write_json
+from semiseg.manifest import file_hash
+from semiseg.progress import track
+from semiseg.types import IGNORE, Geometry
+
+FORMAT = 1
+"""Part of every key: raise it when the meaning of what is written changes."""
+
+FOREGROUND_VOXELS = 2000
+"""Per class: enough to centre patches anywhere in a structure, and small beside any scan."""
+
+
+@dataclass(frozen=True)
+class PreparedCase:
+    """A case in the network's space, on disk. Opening it is cheap; nothing is read before it is indexed."""
+
+    name: str
+    image: Path
+    label: Path | None
+    """None for an unlabelled case."""
+    foreground: Path | None
+    spacing_mm: tuple[float, float, float]
+    """Along the prepared axes."""
+    shape: tuple[int, int, int]
+    """Voxels along the prepared axes."""
+
+    def open_image(self) -> Float[np.ndarray, "c i j k"]:
+        """16-bit floating point, memory-mapped."""
+        return _open(self.image)
+
+    def open_label(self) -> Int[np.ndarray, "i j k"]:
+        """Class indices (IGNORE where not annotated), memory-mapped. InputError if unlabelled."""
+        return _open(self._labelled(self.label))
+
+    def open_foreground(self) -> Int[np.ndarray, "n 4"]:
+        """Class index and prepared voxel of up to 2000 random voxels of each class but the first."""
+        return _open(self._labelled(self.foreground))
+
+    def _labelled(self, path: Path | None) -> Path:
+        if path is None:
+            raise InputError(
+                f"{self.name}: got an unlabelled case, expected one with a label; check the splits"
+            )
+        return path
+
+
+def prepare_cases(
+    cases: Sequence[Case], plan: Plan, *, workers: int = 1, cache: Path | None = None
+) -> list[PreparedCase]:
+    """Prepare every case that is not in the cache (`SEMISEG_CACHE` unless told), in `workers` processes.
+
+    Results are found by the content of the source files and the plan's preprocessing: an edited file or plan
+    is prepared anew, anything else is never done twice. Labels lie apart from images, so that preparing an
+    unlabelled case never looks for its label. Returned in the order of `cases`.
+
+    Raises InputError for unreadable files, a wrong number of channels, shapes that differ within a case,
+    values that are not finite, and label values that the plan does not list.
+    """
+    folder = (cache or cache_folder()) / "prepared"
+    prepared = {case.name: _find(case, plan, folder) for case in cases}
+    missing = [case for case in cases if prepared[case.name] is None]
+    for case in _work(functools.partial(_prepare, plan=plan, folder=folder), missing, workers):
+        prepared[case.name] = case
+    return [case for case in (prepared[case.name] for case in cases) if case is not None]
+
+
+def read_channels(case: Case, plan: Plan) -> tuple[Float[np.ndarray, "c x y z"], Scan]:
+    """All channels of a case in file order, and the first file for its geometry and header.
+
+    Raises InputError if a file is unreadable or not finite, or number or shapes of the channels are wrong.
+    """
+    if len(case.images) != len(plan.channels):
+        raise InputError(
+            f"{case.images[0]}: got {len(case.images)} channel(s), expected {len(plan.channels)} "
+            f"({', '.join(plan.channels)}); add or remove channel files"
+        )
+    scans = [read_image(path) for path in case.images]
+    for path, scan in zip(case.images, scans, strict=True):
+        _same_shape(path, scan, case.images[0], scans[0])
+        broken = scan.array.size - np.count_nonzero(np.isfinite(scan.array))
+        if broken:
+            raise InputError(
+                f"{path}: got NaN or infinity in {broken} voxels, expected finite numbers; repair the file"
+            )
+    return np.stack([scan.array for scan in scans]), scans[0]
+
+
+def _work(function: Any, cases: Sequence[Case], workers: int) -> Iterator[PreparedCase]:
+    if not cases:
+        return
+    if workers <= 1 or len(cases) == 1:
+        yield from track(map(function, cases), "Preparing", total=len(cases))
+        return
+    # spawn: a forked process would inherit torch's threads and locks in an unknown state
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(min(workers, len(cases)), mp_context=context) as pool:
+        try:
+            yield from track(pool.map(function, cases), "Preparing", total=len(cases))
+        except BrokenProcessPool:
+            raise OutOfMemory(
+                f"workers: got {workers} processes, of which one was killed (usually for memory), "
+                "expected them to finish; lower --workers"
+            ) from None
+
+
+def _find(case: Case, plan: Plan, folder: Path) -> PreparedCase | None:
+    image = _image_folder(case, plan, folder)
+    label = _label_folder(case, plan, image, folder)
+    there = image.is_dir() and (label is None or label.is_dir())
+    return _prepared_case(case, image, label) if there else None
+
+
+def _prepare(case: Case, plan: Plan, folder: Path) -> PreparedCase:
+    try:
+        image = _image_folder(case, plan, folder)
+        if not image.is_dir():
+            _write_image(case, plan, image)
+        label = _label_folder(case, plan, image, folder)
+        if label is not None and not label.is_dir():
+            _write_label(case, plan, image, label)
+    except (
+        InputError
+    ) as error:  # its subclasses need not survive the way between processes; their message does
+        raise InputError(str(error)) from None
+    return _prepared_case(case, image, label)
+
+
+def _prepared_case(case: Case, image: Path, label: Path | None) -> PreparedCase:
+    space = _read_space(image)
+    return PreparedCase(
+        case.name,
+        image / "image.npy",
+        label / "label.npy" if label else None,
+        label / "foreground.npy" if label else None,
+        space.spacing_mm,
+        space.shape,
+    )
+
+
+def _image_folder(case: Case, plan: Plan, folder: Path) -> Path:
+    """Keyed by what the images hold and everything in the plan that changes the prepared image."""
+    preprocessing = plan.model_dump(
+        mode="json", include={"spacing_mm", "crop_nonzero", "normalisation", "slice_axis"}
+    )
+    return folder / "images" / _key([FORMAT, preprocessing, *map(_hash, case.images)])
+
+
+def _label_folder(case: Case, plan: Plan, image: Path, folder: Path) -> Path | None:
+    if case.label is None:
+        return None
+    return folder / "labels" / _key([image.name, list(plan.classes.values()), plan.ignore, _hash(case.label)])
+
+
+def _key(parts: Any) -> str:
+    return hashlib.blake2b(json.dumps(parts).encode(), digest_size=16).hexdigest()
+
+
+def _hash(path: Path) -> str:
+    try:
+        return file_hash(path)
+    except OSError as error:
+        raise InputError(
+            f"{path}: got {error.strerror}, expected a readable file; restore it or leave the case out"
+        ) from None
+
+
+def _write_image(case: Case, plan: Plan, target: Path) -> None:
+    channels, scan = read_channels(case, plan)
+    image, space = to_network_space(channels, scan.geometry, plan)
+    with _new_folder(target) as folder:
+        np.save(folder / "image.npy", image.astype(np.float16))
+        write_json(
+            folder / "meta.json",
+            {
+                "case": case.name,
+                "sources": {str(path): _hash(path) for path in case.images},
+                "file_shape": space.geometry.shape,
+                "affine": space.geometry.affine.tolist(),
+                "box": space.box,
+                "axes": space.axes,
+                "shape": space.shape,
+                "spacing_mm": space.spacing_mm,
+            },
+        )
+
+
+def _write_label(case: Case, plan: Plan, image: Path, target: Path) -> None:
+    assert case.label is not None
+    scan = read_label(case.label)
+    space = _read_space(image)
+    if scan.geometry.shape != space.geometry.shape:
+        _raise_shape(case.label, scan.geometry.shape, case.images[0], space.geometry.shape)
+    label = label_to_network_space(_class_indices(case.label, scan.array, plan), space)
+    kind = np.uint8 if label.min() >= 0 and len(plan.classes) <= 256 else np.int16
+    with _new_folder(target) as folder:
+        np.save(folder / "label.npy", label.astype(kind))
+        np.save(folder / "foreground.npy", _foreground(label, len(plan.classes), seed=int(target.name, 16)))
+        write_json(folder / "meta.json", {"case": case.name, "source": str(case.label), "image": image.name})
+
+
+def _read_space(image: Path) -> NetworkSpace:
+    meta = json.loads((image / "meta.json").read_text(encoding="utf-8"))
+    geometry = Geometry(tuple(meta["file_shape"]), np.array(meta["affine"]))
+    first, second, third = (tuple(side) for side in meta["box"])
+    return NetworkSpace(geometry, (first, second, third), tuple(meta["axes"]), tuple(meta["shape"]))
+
+
+def _class_indices(path: Path, values: Int[np.ndarray, "x y z"], plan: Plan) -> Int[np.ndarray, "x y z"]:
+    result = np.full(values.shape, IGNORE, np.int16)
+    known = values == plan.ignore if plan.ignore is not None else np.zeros(values.shape, bool)
+    for index, value in enumerate(plan.classes.values()):
+        here = values == value
+        result[here] = index
+        known |= here
+    if not known.all():
+        unlisted = ", ".join(map(str, np.unique(values[~known])[:10]))
+        listed = ", ".join(f"{value} ({name})" for name, value in plan.classes.items())
+        raise InputError(
+            f"{path}: got label value(s) {unlisted}, expected {listed}; "
+            "correct the file, or add the values to `classes` in the plan or dataset.json"
+        )
+    return result
+
+
+def _foreground(label: Int[np.ndarray, "i j k"], classes: int, seed: int) -> Int[np.ndarray, "n 4"]:
+    """A random sample of each class's voxels, so that it is spread over the whole structure."""
+    generator = np.random.default_rng(seed)
+    rows = [np.zeros((0, 4), np.int32)]
+    for index in range(1, classes):
+        voxels = np.flatnonzero(label == index)
+        if len(voxels) > FOREGROUND_VOXELS:
+            voxels = np.sort(generator.choice(voxels, FOREGROUND_VOXELS, replace=False))
+        where = np.unravel_index(voxels, label.shape)
+        rows.append(np.stack([np.full(len(voxels), index), *where], axis=1).astype(np.int32))
+    return np.concatenate(rows)
+
+
+def _same_shape(path: Path, scan: Scan, first_path: Path, first: Scan) -> None:
+    if scan.geometry.shape != first.geometry.shape:
+        _raise_shape(path, scan.geometry.shape, first_path, first.geometry.shape)
+
+
+def _raise_shape(path: Path, shape: Sequence[int], other: Path, expected: Sequence[int]) -> None:
+    raise InputError(
+        f"{path}: got shape {'x'.join(map(str, shape))}, expected {'x'.join(map(str, expected))} "
+        f"like {other}; resample one onto the other, or leave the case out"
+    )
+
+
+def _open(path: Path) -> np.ndarray[Any, np.dtype[Any]]:
+    array: np.ndarray[Any, np.dtype[Any]] = np.load(path, mmap_mode="r")
+    return array
+
+
+@contextmanager
+def _new_folder(target: Path) -> Iterator[Path]:
+    """A folder that appears under its name whole or not at all.
+
+    Another process may have been faster; it wrote the same.
+    """
+    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
+    temporary.mkdir(parents=True)
+    try:
+        yield temporary
+        for path in temporary.iterdir():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+        if not target.is_dir():
+            temporary.rename(target)
+    except OSError:
+        if not target.is_dir():
+            raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)

@@ -1,0 +1,174 @@
+"""The way of one scan between its file's voxels and the network's, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from semiseg.data.images import from_ras, ras_spacing, to_ras
+from semiseg.data.plan import Normalisation, Plan
+from semiseg.data.resample import add_resampled, resample, resample_labels
+from semiseg.types import Geometry
+
+LARGEST = 1e4
+"""Normalised intensities are cut here: far beyond anything real, safely within 16-bit floating point."""
+
+Box = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
+"""First voxel and one past the last, per RAS axis."""
+
+
+@dataclass(frozen=True, eq=False)
+class NetworkSpace:
+    """Where a prepared array lies in its file: what it takes to bring a label there and a prediction back."""
+
+    geometry: Geometry
+    """Of the file."""
+    box: Box
+    """What was kept of the scan in closest RAS orientation."""
+    axes: tuple[int, int, int]
+    """RAS axes in the order in which the prepared array stores them."""
+    shape: tuple[int, int, int]
+    """Voxels of the prepared array along `axes`."""
+
+    @property
+    def spacing_mm(self) -> tuple[float, float, float]:
+        """Along the prepared axes; differs from the plan's by the rounding to whole voxels."""
+        own = ras_spacing(self.geometry)
+        sizes = [(self.box[axis][1] - self.box[axis][0]) * own[axis] for axis in self.axes]
+        first, second, third = (float(size / voxels) for size, voxels in zip(sizes, self.shape, strict=True))
+        return (first, second, third)
+
+    @property
+    def inside(self) -> tuple[slice, slice, slice]:
+        """The box as an index into the last three axes of an array in RAS orientation."""
+        first, second, third = (slice(*side) for side in self.box)
+        return (first, second, third)
+
+    @property
+    def ras_shape(self) -> tuple[int, int, int]:
+        """Voxels of the whole scan in RAS orientation."""
+        x, y, z = to_ras(np.broadcast_to(np.uint8(0), self.geometry.shape), self.geometry.affine).shape
+        return (x, y, z)
+
+
+def to_network_space(
+    channels: Float[np.ndarray, "c x y z"], geometry: Geometry, plan: Plan
+) -> tuple[Float[np.ndarray, "c i j k"], NetworkSpace]:
+    """Bring a scan in file order to the network: orient, crop, normalise, resample, put the slice axis first.
+
+    Returns the 32-bit image and the way back. A scan that is zero everywhere is not cropped.
+    """
+    oriented = to_ras(channels, geometry.affine)
+    nonzero = (oriented != 0).any(axis=0) if plan.crop_nonzero else None
+    box = _box(nonzero) if nonzero is not None and nonzero.any() else _whole(oriented.shape[1:])
+    inside = tuple(slice(*side) for side in box)
+    mask = nonzero[inside] if nonzero is not None else None
+    normal = np.stack(
+        [
+            normalise(channel[inside], rule, mask)
+            for channel, rule in zip(oriented, plan.normalisation, strict=True)
+        ]
+    )
+    shape = _target_shape(normal.shape[1:], ras_spacing(geometry), plan)
+    axes = plan.prepared_axes
+    image = resample(normal, shape).transpose(0, *(axis + 1 for axis in axes))
+    prepared = (shape[axes[0]], shape[axes[1]], shape[axes[2]])
+    return np.ascontiguousarray(image), NetworkSpace(geometry, box, axes, prepared)
+
+
+def label_to_network_space(label: Int[np.ndarray, "x y z"], space: NetworkSpace) -> Int[np.ndarray, "i j k"]:
+    """Bring a label map in file order (class indices, IGNORE) to the voxels of its prepared image."""
+    oriented = to_ras(label, space.geometry.affine)[space.inside].transpose(space.axes)
+    return np.ascontiguousarray(resample_labels(oriented, space.shape))
+
+
+def normalise(
+    channel: Float[np.ndarray, "x y z"], rule: Normalisation, mask: Bool[np.ndarray, "x y z"] | None = None
+) -> Float[np.ndarray, "x y z"]:
+    """Network input of one channel, in 32-bit, within +-LARGEST. See `Normalisation` for the two schemes.
+
+    mask: voxels that the z-score is measured on (None or empty: all). A constant scan becomes 0.
+    """
+    if rule.scheme == "window":
+        low, high, mean, deviation = rule.low, rule.high, rule.mean, rule.deviation
+    else:
+        voxels = channel[mask] if mask is not None and mask.any() else channel.ravel()
+        low, high = np.percentile(voxels, (0.5, 99.5))
+        clipped = np.clip(voxels, low, high)
+        mean, deviation = (float(clipped.mean(dtype=np.float64)), float(clipped.std(dtype=np.float64)))
+    scaled = (np.clip(channel, low, high) - mean) / (deviation or 1.0)
+    return np.asarray(np.clip(scaled, -LARGEST, LARGEST), np.float32)
+
+
+def file_volumes(
+    parts: Sequence[tuple[Float[np.ndarray, "classes i j k"], NetworkSpace]],
+) -> Iterator[Float[np.ndarray, "x y z"]]:
+    """The probability of one class after another on the file's grid, averaged over `parts`.
+
+    Parts are predictions for one file, possibly in different network spaces. Outside a part's box the first
+    class (the background) is certain. One 32-bit volume lives at a time.
+    """
+    geometry, shape = parts[0][1].geometry, parts[0][1].ras_shape
+    for index in range(len(parts[0][0])):
+        volume = np.zeros(shape, np.float32)
+        for probability, space in parts:
+            back = np.argsort(space.axes)
+            part = volume[space.inside]
+            if index == 0:
+                volume += 1
+                part -= 1
+            add_resampled(part, probability[index].transpose(back))
+        volume /= len(parts)
+        yield from_ras(volume, geometry.affine)
+
+
+def most_probable(volumes: Iterator[Float[np.ndarray, "x y z"]]) -> Int[np.ndarray, "x y z"]:
+    """The index of the largest volume at each voxel, the first of equals; two volumes live at a time."""
+    largest = np.array(next(volumes))
+    result = np.zeros(largest.shape, np.int16)
+    for index, volume in enumerate(volumes, start=1):
+        better = volume > largest
+        result[better] = index
+        np.copyto(largest, volume, where=better)
+    return result
+
+
+def back_to_file_space(
+    probability: Float[np.ndarray, "classes i j k"], space: NetworkSpace
+) -> Int[np.ndarray, "x y z"]:
+    """Class indices on the file's grid, in file order."""
+    return most_probable(file_volumes([(probability, space)]))
+
+
+def peak_memory_bytes(space: NetworkSpace, classes: int) -> int:
+    """Memory that `back_to_file_space` needs at most, beside the slab in progress.
+
+    Probabilities (and one smoothed copy) on the network's grid; on the file's grid two 32-bit volumes,
+    a 16-bit index and a mask, whatever the number of classes.
+    """
+    return 4 * (classes + 1) * int(np.prod(space.shape)) + 11 * int(np.prod(space.geometry.shape))
+
+
+def _box(nonzero: Bool[np.ndarray, "x y z"]) -> Box:
+    sides = []
+    for axis in range(3):
+        others = tuple(other for other in range(3) if other != axis)
+        used = np.flatnonzero(nonzero.any(axis=others))
+        sides.append((int(used[0]), int(used[-1]) + 1))
+    return (sides[0], sides[1], sides[2])
+
+
+def _whole(shape: Sequence[int]) -> Box:
+    return ((0, shape[0]), (0, shape[1]), (0, shape[2]))
+
+
+def _target_shape(shape: Sequence[int], spacing_mm: Sequence[float], plan: Plan) -> tuple[int, int, int]:
+    """Per RAS axis: as many voxels of the target spacing as come closest to the extent, at least one."""
+    x, y, z = (
+        voxels if target is None else max(1, round(voxels * own / target))
+        for voxels, own, target in zip(shape, spacing_mm, plan.spacing_mm, strict=True)
+    )
+    return (x, y, z)

@@ -1,0 +1,185 @@
+import itertools
+
+import numpy as np
+import pytest
+
+from semiseg.data.plan import Normalisation, Plan
+from semiseg.data.space import (
+    LARGEST,
+    back_to_file_space,
+    file_volumes,
+    label_to_network_space,
+    most_probable,
+    normalise,
+    peak_memory_bytes,
+    to_network_space,
+)
+from semiseg.types import Geometry
+
+
+def make_plan(**changes):
+    values = {
+        "dims": 3,
+        "channels": ["MRI"],
+        "classes": {"background": 0, "a": 1, "b": 2},
+        "spacing_mm": (None, None, None),
+        "normalisation": [{}],
+        "patch": (8, 8, 8),
+        "batch": 2,
+        "unlabelled_batch": 2,
+        "network": {"strides": [(2, 2, 2), (2, 2, 2), (2, 2, 2)]},
+    }
+    return Plan.parse(values | changes, where="plan")
+
+
+def rotation(degrees):
+    angle = np.deg2rad(degrees)
+    return np.array([[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0], [0, 0, 1]])
+
+
+def affine_of(order=(0, 1, 2), signs=(1, 1, 1), spacing=(1.0, 1.0, 1.0), degrees=0.0):
+    affine = np.eye(4)
+    directions = np.eye(3)[:, order] * signs
+    affine[:3, :3] = rotation(degrees) @ directions * spacing
+    affine[:3, 3] = (-20, 30, 7)
+    return affine
+
+
+AFFINES = {
+    "RAS": affine_of(),
+    "LPS": affine_of(signs=(-1, -1, 1)),
+    "permuted": affine_of(order=(2, 0, 1), signs=(1, -1, -1), spacing=(3, 1, 1)),
+    "oblique": affine_of(order=(1, 2, 0), signs=(-1, 1, 1), degrees=20),
+    "anisotropic": affine_of(spacing=(0.7, 0.8, 5.0)),
+}
+
+
+def blocks(shape=(18, 20, 16)):
+    """Two boxes with labels 1 and 2: survives resampling to a finer grid and back exactly."""
+    label = np.zeros(shape, np.int16)
+    label[3:9, 4:12, 2:10] = 1
+    label[10:15, 6:16, 5:13] = 2
+    return label
+
+
+@pytest.mark.parametrize("name", AFFINES)
+@pytest.mark.parametrize("slice_axis", [None, 0, 1, 2])
+@pytest.mark.parametrize("crop", [False, True])
+def test_there_and_back(name, slice_axis, crop):
+    label = blocks()
+    geometry = Geometry(label.shape, AFFINES[name])
+    image = (label > 0).astype(np.float32)[None]
+    spacing = [0.5 if axis != slice_axis else None for axis in range(3)]
+    changes = {"slice_axis": slice_axis, "dims": 2, "patch": (8, 8)} if slice_axis is not None else {}
+    plan = make_plan(spacing_mm=spacing, crop_nonzero=crop, **changes)
+    prepared, space = to_network_space(image, geometry, plan)
+    classes = label_to_network_space(label, space)
+    assert prepared.shape == (1, *classes.shape) == (1, *space.shape)
+    assert prepared.dtype == np.float32
+    np.testing.assert_array_equal(back_to_file_space(one_hot(classes), space), label)
+
+
+def one_hot(classes, count=3):
+    return np.stack([(classes == index).astype(np.float32) for index in range(count)])
+
+
+def test_axes_are_anatomical():
+    """The voxel farthest right, front and up is last along every prepared axis, however stored."""
+    for order, signs in itertools.product(
+        itertools.permutations(range(3)), itertools.product((1, -1), repeat=3)
+    ):
+        affine = affine_of(order=order, signs=signs)
+        corners = np.array(list(itertools.product(*[(0, size - 1) for size in (4, 5, 6)])))
+        best = corners[np.argmax(corners @ affine[:3, :3].T @ np.ones(3))]
+        image = np.zeros((1, 4, 5, 6), np.float32)
+        image[(0, *best)] = 1
+        prepared, _ = to_network_space(image, Geometry((4, 5, 6), affine), make_plan())
+        assert np.unravel_index(prepared.argmax(), prepared.shape)[1:] == tuple(
+            np.array(prepared.shape[1:]) - 1
+        )
+
+
+def test_slice_axis_comes_first_and_keeps_its_spacing():
+    image = np.random.default_rng(0).random((1, 10, 12, 4), np.float32)
+    geometry = Geometry((10, 12, 4), np.diag([1.0, 1.0, 5.0, 1.0]))
+    plan = make_plan(dims=2, slice_axis=2, patch=(8, 8), spacing_mm=(2.0, 2.0, None))
+    prepared, space = to_network_space(image, geometry, plan)
+    assert prepared.shape == (1, 4, 5, 6)
+    assert space.spacing_mm == (5.0, 2.0, 2.0)
+
+
+def test_spacing_is_what_rounding_to_voxels_makes_of_it():
+    image = np.ones((1, 10, 10, 10), np.float32)
+    _, space = to_network_space(
+        image, Geometry((10, 10, 10), np.eye(4)), make_plan(spacing_mm=(3.0, 1.0, 1.0))
+    )
+    assert space.shape == (3, 10, 10)
+    assert space.spacing_mm == pytest.approx((10 / 3, 1, 1))
+
+
+def test_crop_keeps_the_box_of_any_channel():
+    image = np.zeros((2, 10, 10, 10), np.float32)
+    image[0, 2:5, 3:4, 3:4] = 1
+    image[1, 3:8, 3:6, 3:4] = 1
+    plan = make_plan(channels=["a", "b"], normalisation=[{}, {}], crop_nonzero=True)
+    prepared, space = to_network_space(image, Geometry((10, 10, 10), np.eye(4)), plan)
+    assert space.box == ((2, 8), (3, 6), (3, 4))
+    assert prepared.shape == (2, 6, 3, 1)
+
+
+def test_scan_of_zeros_is_not_cropped():
+    image = np.zeros((1, 4, 4, 4), np.float32)
+    prepared, _ = to_network_space(image, Geometry((4, 4, 4), np.eye(4)), make_plan(crop_nonzero=True))
+    assert prepared.shape == image.shape
+    assert (prepared == 0).all()
+
+
+def test_zscore_ignores_outliers_and_scale():
+    channel = np.random.default_rng(0).normal(1e5, 2e4, (20, 20, 20)).astype(np.float32)
+    channel[0, 0, 0] = 1e9
+    normal = normalise(channel, Normalisation())
+    assert abs(normal.mean()) < 1e-3
+    assert abs(normal.std() - 1) < 1e-3
+    assert normal.max() < 4
+    np.testing.assert_allclose(normalise(channel / 1e5, Normalisation()), normal, atol=1e-3)
+
+
+def test_zscore_over_the_mask():
+    channel = np.zeros((10, 10, 10), np.float32)
+    channel[:5] = np.random.default_rng(0).normal(50, 5, (5, 10, 10))
+    normal = normalise(channel, Normalisation(), channel != 0)
+    assert abs(normal[:5].mean()) < 1e-3
+    assert abs(normal[:5].std() - 1) < 1e-3
+
+
+def test_window_is_the_same_for_all_scans_and_never_overflows_16_bits():
+    rule = Normalisation(scheme="window", low=-100, high=300, mean=100, deviation=50)
+    channel = np.array([-2000, 0, 100, 3000], np.float32).reshape(4, 1, 1)
+    assert normalise(channel, rule).ravel().tolist() == [-4, -2, 0, 4]
+    extreme = Normalisation(scheme="window", low=-1e30, high=1e30, mean=0, deviation=1e-3)
+    assert np.abs(normalise(channel, extreme)).max() == LARGEST
+
+
+def test_parts_in_different_spaces_are_averaged():
+    geometry = Geometry((8, 8, 8), np.eye(4))
+    image = np.zeros((1, 8, 8, 8), np.float32)
+    image[0, 2:6, 2:6, 2:6] = 1
+    _, whole = to_network_space(image, geometry, make_plan())
+    _, cropped = to_network_space(image, geometry, make_plan(crop_nonzero=True, spacing_mm=(0.5, 0.5, 0.5)))
+    first = np.broadcast_to(np.array([0.2, 0.8, 0.0], np.float32)[:, None, None, None], (3, *whole.shape))
+    second = np.broadcast_to(np.array([0.0, 0.4, 0.6], np.float32)[:, None, None, None], (3, *cropped.shape))
+    volumes = list(file_volumes([(first, whole), (second, cropped)]))
+    assert [float(volume[0, 0, 0]) for volume in volumes] == pytest.approx(
+        [0.6, 0.4, 0.0]
+    )  # outside the crop
+    assert [float(volume[3, 3, 3]) for volume in volumes] == pytest.approx([0.1, 0.6, 0.3])
+    assert most_probable(iter(volumes))[3, 3, 3] == 1
+    assert most_probable(iter(volumes))[0, 0, 0] == 0
+
+
+def test_peak_memory_grows_with_the_networks_grid_only():
+    geometry = Geometry((100, 100, 100), np.eye(4))
+    _, space = to_network_space(
+        np.ones((1, 100, 100, 100), np.float32), geometry, make_plan(spacing_mm=(5, 5, 5))
+    )
+    assert peak_memory_bytes(space, 100) - peak_memory_bytes(space, 2) == 98 * 4 * 20**3
