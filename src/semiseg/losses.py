@@ -1,0 +1,68 @@
+"""Losses: tensors to a scalar, or to one number a voxel. Class axis 1; sums over classes, means over voxels."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from semiseg.types import IGNORE
+
+
+def supervised(logits: Float[Tensor, "b classes *spatial"], label: Int[Tensor, "b *spatial"]) -> Float[Tensor, ""]:
+    """Cross-entropy plus soft Dice over the annotated voxels."""
+    valid = label != IGNORE
+    target = one_hot(label, logits.shape[1])
+    return masked_mean(cross_entropy(target, logits), valid) + soft_dice(target, logits, valid)
+
+
+def one_hot(label: Int[Tensor, "b *spatial"], classes: int) -> Float[Tensor, "b classes *spatial"]:
+    """A distribution a voxel; all background where the label is IGNORE (mask those voxels)."""
+    return F.one_hot(torch.where(label == IGNORE, 0, label).long(), classes).movedim(-1, 1).float()
+
+
+def cross_entropy(
+    target: Float[Tensor, "b classes *spatial"], logits: Float[Tensor, "b classes *spatial"]
+) -> Float[Tensor, "b *spatial"]:
+    """-sum_c t log p, for targets that may be soft."""
+    return -(target * logits.float().log_softmax(1)).sum(1)
+
+
+def kl(
+    target: Float[Tensor, "b classes *spatial"], logits: Float[Tensor, "b classes *spatial"]
+) -> Float[Tensor, "b *spatial"]:
+    """sum_c t log(t / p): zero where the prediction equals the target."""
+    return torch.xlogy(target, target).sum(1) + cross_entropy(target, logits)
+
+
+def squared_error(
+    target: Float[Tensor, "b classes *spatial"], logits: Float[Tensor, "b classes *spatial"]
+) -> Float[Tensor, "b *spatial"]:
+    """sum_c (p - t)^2. The published mean over classes is this divided by the number of classes."""
+    return (logits.float().softmax(1) - target).square().sum(1)
+
+
+def soft_dice(
+    target: Float[Tensor, "b classes *spatial"],
+    logits: Float[Tensor, "b classes *spatial"],
+    valid: Bool[Tensor, "b *spatial"],
+) -> Float[Tensor, ""]:
+    """1 - Dice, mean over the foreground classes that the target has, each pooled over the batch.
+
+    2 sum(p t) / (sum p^2 + sum t^2) (Milletari et al. 2016): zero for a perfect prediction, of a soft target too.
+    A class without a target voxel has no Dice: cross-entropy alone tells the network not to predict it.
+    """
+    probability = torch.where(valid[:, None], logits.float().softmax(1), 0)[:, 1:]
+    target = torch.where(valid[:, None], target, 0)[:, 1:]
+    over = (0, *range(2, target.ndim))
+    overlap = 2 * (probability * target).sum(over)
+    total = probability.square().sum(over) + target.square().sum(over)
+    present = target.sum(over) > 0
+    # no foreground at all in the batch: a zero that still belongs to the graph
+    return masked_mean(1 - overlap / total.clamp(min=1e-6), present)
+
+
+def masked_mean(x: Float[Tensor, "*any"], mask: Bool[Tensor, "*any"]) -> Float[Tensor, ""]:
+    """Mean over the selected elements; zero if there are none. Selects, so a NaN outside the mask does no harm."""
+    return torch.where(mask, x, 0).sum() / mask.sum().clamp(min=1)

@@ -1,0 +1,24 @@
+"""Methods by name. Each lives in one file that reads like its paper."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+from semiseg.errors import UserError
+from semiseg.methods.equireg import EquiReg
+from semiseg.methods.method import Method
+from semiseg.methods.roam import Roam
+from semiseg.methods.supervised import Supervised
+
+METHODS: dict[str, type[Method]] = {"supervised": Supervised, "roam": Roam, "equireg": EquiReg}
+
+
+def build_method(name: str, network: nn.Module, settings: Mapping[str, Any]) -> Method:
+    """The named method around `network`, with its default settings changed by `settings`."""
+    if name not in METHODS:
+        raise UserError(f"method: got {name!r}, expected one of: {', '.join(METHODS)}")
+    chosen = METHODS[name]
+    return chosen(network, chosen.Config.parse(settings, where="method"))

@@ -1,0 +1,94 @@
+"""EquiReg: what the network says of a warped image should be the warp of what it says of the image.
+
+Semi-Supervised Medical Image Segmentation with Equivariance Regularization, master's thesis, Lund University, 2020;
+built on UDA (Xie et al., arXiv 1904.12848). With an average teacher, intensity changes, CutMix and a confidence
+threshold it becomes strong-weak consistency whose strong view is also geometric (FixMatch, UniMatch).
+
+What differs from the author's code, unless `preset = "2020"`: probabilities are warped, not logits. Always: one warp
+object moves image, target and validity; interpolation is linear; voxels from outside the picture are left out; every
+sample gets a fresh weak view.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from pydantic import Field
+
+from semiseg import losses
+from semiseg.draws import Draws
+from semiseg.methods.method import ConsistencyConfig, Method, confident, forward_frozen, strengthen
+from semiseg.transforms.mixing import sharpen
+from semiseg.transforms.warp import Warp, WarpConfig
+from semiseg.types import IGNORE, Batch, Objective
+
+# of a picture with sides of 224 pixels: 5 pixels r.m.s. displacement, smoothed with 24 pixels
+_PUBLISHED_WARP = WarpConfig(
+    rotate_deg=20, scale=(0.9, 1.1), shear_deg=11.3, shift=0.1, elastic=5 / 224, smooth=24 / 224
+)
+
+
+class EquiRegConfig(ConsistencyConfig):
+    """Settings of EquiReg."""
+
+    presets: ClassVar = {
+        "2020": {
+            "ema": 0.0,
+            "weight": 1.0,
+            "ramp_start": 0.0,
+            "ramp_end": 0.0,
+            "warp": _PUBLISHED_WARP,
+            "warp_logits": True,
+            "on_labelled": False,
+        }
+    }
+
+    warp: WarpConfig = _PUBLISHED_WARP
+    """The strong view's geometry, on top of the weak augmentation."""
+    warp_logits: bool = False
+    """Warp logits and take the softmax after, instead of warping probabilities."""
+    on_labelled: bool = False
+    """The consistency term on the labelled images too."""
+    weight: float = Field(default=1.0, ge=0)
+
+
+class EquiReg(Method):
+    """KL divergence between T(f(u)), held constant, and f(T(u))."""
+
+    Config = EquiRegConfig
+    config: EquiRegConfig
+
+    @property
+    def wants_unlabelled(self) -> bool:
+        return self.config.unlabelled
+
+    def objective(self, batch: Batch, draws: Draws, progress: float) -> Objective:
+        config = self.config
+        terms = {"supervised": losses.supervised(self.network(batch.image), batch.label)}
+        u, inside = batch.unlabelled, batch.inside
+        if config.on_labelled:
+            u = torch.cat([batch.image, u])
+            inside = torch.cat([batch.label != IGNORE, inside])
+        if not len(u):
+            return Objective(terms)
+
+        warp = Warp.draw(u.shape, config.warp, batch.spacing_mm, draws.of("strong warp"), u.device)
+        logits = forward_frozen(self.predictor, u)
+        target = warp(logits).softmax(1) if config.warp_logits else warp(logits.softmax(1))  # T(f(u)), held constant
+        valid = warp.inside & warp.mask(inside)
+        target = sharpen(target, config.temperature)
+        view, target, valid = strengthen(warp(u), target, valid, config, draws)
+
+        certain = confident(target, config.confidence)
+        divergence = losses.kl(target, self.network(view))  # against f(T(u))
+        # voxels that are not certain count as zero, so few certain ones do not weigh more
+        term = losses.masked_mean(torch.where(certain, divergence, 0), valid)
+        terms["consistency"] = config.weight_at(progress) * term
+        return Objective(
+            terms,
+            {
+                "guess foreground": float((logits.argmax(1) > 0).float().mean()),
+                "confident": float((certain & valid).sum() / valid.sum().clamp(min=1)),
+            },
+        )

@@ -1,0 +1,166 @@
+"""What every method is, and the parts that methods share."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import torch
+from jaxtyping import Bool, Float
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from semiseg.draws import Draws
+from semiseg.schedules import ramp
+from semiseg.settings import Settings
+from semiseg.transforms.intensity import Intensity, IntensityConfig
+from semiseg.transforms.mixing import Box
+from semiseg.types import Batch, Objective
+
+
+class MethodConfig(Settings):
+    """Settings that every method has."""
+
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    """Named sets of settings. What is given beside `preset` wins over it."""
+
+    preset: str | None = None
+    augment: bool = True
+    """Give both streams the plan's weak augmentation."""
+    ema: float = Field(default=0.99, ge=0, lt=1)
+    """Decay of the averaged network, a step; it is the predictor, and the teacher where there is one. 0: none."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_from_preset(cls, values: Any) -> Any:
+        if isinstance(values, Mapping) and values.get("preset") is not None:
+            if values["preset"] not in cls.presets:
+                raise ValueError(f"preset {values['preset']!r}: expected one of: {', '.join(cls.presets) or 'none'}")
+            return {**cls.presets[values["preset"]], **values}
+        return values
+
+
+class ConsistencyConfig(MethodConfig):
+    """Settings that methods with an unlabelled term share."""
+
+    unlabelled: bool = True
+    """False: the supervised variant, which draws no unlabelled images."""
+    weight: float = Field(default=1.0, ge=0)
+    """Of the unlabelled term, a sum over classes and a mean over voxels."""
+    ramp_start: float = Field(default=0.0, ge=0, le=1)
+    """Progress at which the weight begins to rise from zero: before it, labels alone train the network."""
+    ramp_end: float = Field(default=0.0, ge=0, le=1)
+    """Progress at which the weight is reached."""
+    intensity: IntensityConfig = IntensityConfig()
+    """Intensity changes of the strong view."""
+    cutmix: float = Field(default=0.0, ge=0, le=1)
+    """Probability that a sample of the strong view, and its target, gets a box of another sample."""
+    cutmix_share: tuple[float, float] = (0.02, 0.4)
+    """Smallest and largest part of the picture that the box covers (as in UniMatch)."""
+    confidence: float = Field(default=0.0, ge=0, lt=1)
+    """Voxels whose largest target probability is below this are not learned from."""
+    temperature: float = Field(default=1.0, gt=0)
+    """Sharpens the target: p^(1/T), normalised. 1 changes nothing."""
+
+    @model_validator(mode="after")
+    def _ramp_is_ordered(self) -> ConsistencyConfig:
+        if self.ramp_end < self.ramp_start:
+            raise ValueError(f"ramp_end {self.ramp_end}: expected at least ramp_start {self.ramp_start}")
+        return self
+
+    def weight_at(self, progress: float) -> float:
+        return self.weight * ramp(progress, self.ramp_start, self.ramp_end)
+
+
+class Method(nn.Module):
+    """Owns every network it trains or averages, so state_dict() is the checkpoint.
+
+    Knows no files, optimisers or devices. A method of your own: subclass, name a `Config`, write `objective`.
+    """
+
+    Config: ClassVar[type[MethodConfig]] = MethodConfig
+    config: MethodConfig
+    network: nn.Module
+    """What is trained."""
+
+    def __init__(self, network: nn.Module, config: MethodConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.network = network
+        self.average = frozen_copy(network) if config.ema else None
+
+    @property
+    def predictor(self) -> nn.Module:
+        """What is evaluated, saved and exported: the average where there is one, else the network."""
+        return self.average if self.average is not None else self.network
+
+    @property
+    def wants_unlabelled(self) -> bool:
+        """False: the loop loads no unlabelled images."""
+        return False
+
+    def objective(self, batch: Batch, draws: Draws, progress: float) -> Objective:
+        """One step's loss terms. Randomness comes from `draws` alone; `progress` goes from 0 to 1."""
+        raise NotImplementedError
+
+    def forward(self, batch: Batch, draws: Draws, progress: float) -> Objective:
+        # distributed training synchronises gradients through forward only
+        return self.objective(batch, draws, progress)
+
+    @torch.no_grad()
+    def after_step(self, progress: float) -> None:  # noqa: ARG002 - for methods whose decay changes
+        """Called after every optimiser step: averages move here."""
+        if self.average is not None:
+            move_towards(self.average, self.network, self.config.ema)
+
+
+def frozen_copy(network: nn.Module) -> nn.Module:
+    """A copy that receives no gradient and stays in evaluation mode."""
+    return copy.deepcopy(network).requires_grad_(False).eval()
+
+
+def move_towards(average: nn.Module, network: nn.Module, decay: float) -> None:
+    """`average = decay * average + (1 - decay) * network`; buffers such as running statistics are copied."""
+    with torch.no_grad():
+        for mean, value in zip(average.parameters(), network.parameters(), strict=True):
+            mean.lerp_(value.detach(), 1 - decay)
+        for mean, value in zip(average.buffers(), network.buffers(), strict=True):
+            mean.copy_(value)
+
+
+def forward_frozen(network: nn.Module, x: Float[Tensor, "b c *spatial"]) -> Float[Tensor, "b classes *spatial"]:
+    """Logits held constant: no gradient, evaluation mode, running statistics; every mode is restored.
+
+    A guess made in training mode would move the batch statistics towards unlabelled data.
+    """
+    modes = [(module, module.training) for module in network.modules()]
+    network.eval()
+    try:
+        with torch.no_grad():
+            logits: Tensor = network(x)
+        return logits
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+def strengthen(
+    image: Float[Tensor, "b c *spatial"],
+    target: Float[Tensor, "b classes *spatial"],
+    valid: Bool[Tensor, "b *spatial"],
+    config: ConsistencyConfig,
+    draws: Draws,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The rest of a strong view: intensity changes of the image, then CutMix of image, target and validity alike."""
+    if config.intensity.probability > 0:
+        image = Intensity.draw(image.shape, config.intensity, draws.of("strong intensity"))(image)
+    if config.cutmix > 0:
+        box = Box.draw(image.shape, config.cutmix_share, config.cutmix, draws.of("cutmix"))
+        image, target, valid = box(image), box(target), box.mask(valid)
+    return image, target, valid
+
+
+def confident(target: Float[Tensor, "b classes *spatial"], threshold: float) -> Bool[Tensor, "b *spatial"]:
+    """Voxels whose largest probability reaches the threshold."""
+    return target.amax(1) >= threshold

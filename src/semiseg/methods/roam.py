@@ -1,0 +1,125 @@
+"""ROAM: random hidden-layer mixup of labelled and unlabelled images.
+
+Bdair, Wiestler, Navab, Albarqouni: ROAM: Random Layer Mixup for Semi-Supervised Learning in Medical Imaging,
+arXiv 2003.09439. With `layers = ("input",)` it is MixMatch with one view (Berthelot et al., arXiv 1905.02249).
+
+What differs from the authors' code, unless `preset = "2020"`: skip connections around the mixed layer are mixed with
+the same draw (there, the decoder saw them unmixed while the target was mixed); the label guess comes from the
+average network in evaluation mode; every layer of the set can be drawn; weights are for sums over classes.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from pydantic import Field
+from torch import nn
+
+from semiseg import losses
+from semiseg.draws import Draws
+from semiseg.errors import UserError
+from semiseg.methods.method import ConsistencyConfig, Method, confident, forward_frozen, strengthen
+from semiseg.transforms.hidden import edited
+from semiseg.transforms.mixing import Mix, sharpen
+from semiseg.types import IGNORE, Batch, Objective
+
+
+class RoamConfig(ConsistencyConfig):
+    """Settings of ROAM; the letters are the paper's."""
+
+    presets: ClassVar = {
+        # the published settings for 28 classes: 75 on a mean over classes is 75/28 on a sum
+        "2020": {
+            "augment": False,
+            "ema": 0.0,
+            "weight": 75 / 28,
+            "ramp_start": 0.0,
+            "ramp_end": 1.0,
+            "temperature": 0.5,
+            "alpha": 0.75,
+            "layers": ("input", "1", "last"),
+            "mix_skips": False,
+            "dice": False,
+        }
+    }
+
+    layers: tuple[str, ...] = Field(default=("input", "1", "last"), min_length=1)
+    """The layers to draw from, evenly, at every step: `input`; `1`, `2`, ... for the output of that encoder block;
+    `last` for the last decoder block, before the head; or a layer's own name."""
+    alpha: float = Field(default=0.75, gt=0)
+    """Of the Beta distribution that the mixing share is drawn from."""
+    per_sample: bool = False
+    """Draw one share a sample instead of one a batch."""
+    mix_skips: bool = True
+    """Mix every skip connection that leads around the mixed layer. False leaks the unmixed image to the decoder."""
+    dice: bool = True
+    """Soft Dice beside cross-entropy on the labelled rows, as in the baseline."""
+    temperature: float = Field(default=0.5, gt=0)
+    weight: float = Field(default=2.0, ge=0)
+    ramp_end: float = Field(default=1.0, ge=0, le=1)
+
+
+class Roam(Method):
+    """Mix a random layer's features and the targets with one draw; cross-entropy on labelled rows, squared error on
+    unlabelled ones."""
+
+    Config = RoamConfig
+    config: RoamConfig
+
+    @property
+    def wants_unlabelled(self) -> bool:
+        return self.config.unlabelled
+
+    def __init__(self, network: nn.Module, config: RoamConfig) -> None:
+        super().__init__(network, config)
+        if config.mix_skips and not hasattr(network, "edits_at"):
+            raise UserError(
+                f"method.mix_skips: got true, but {type(network).__name__} does not name its skip connections; "
+                "set method.mix_skips=false"
+            )
+        self.layers = [layer_named(network, name) for name in config.layers]
+
+    def objective(self, batch: Batch, draws: Draws, progress: float) -> Objective:
+        config, labelled = self.config, len(batch.image)
+        image, valid, watch = batch.image, batch.label != IGNORE, {}
+        if len(batch.unlabelled):
+            guess = forward_frozen(self.predictor, batch.unlabelled).softmax(1)
+            watch["guess foreground"] = float((guess.argmax(1) > 0).float().mean())
+            guess = sharpen(guess, config.temperature)
+            u, guess, inside = strengthen(batch.unlabelled, guess, batch.inside, config, draws)
+            image, valid = torch.cat([image, u]), torch.cat([valid, inside])
+
+        mix = Mix.draw(len(image), config.alpha, draws.of("mix"), config.per_sample)
+        layer = self.layers[int(torch.randint(len(self.layers), (), generator=draws.of("layer")))]
+        edits = self.network.edits_at(layer, mix) if config.mix_skips else {layer: mix}
+        with edited(self.network, edits):
+            logits = self.network(image)
+
+        target = losses.one_hot(batch.label, logits.shape[1])
+        if len(batch.unlabelled):
+            target = torch.cat([target, guess])
+        certain = mix.mask(confident(target, config.confidence))
+        target, valid = mix(target), mix.mask(valid)
+
+        rows = slice(None, labelled)
+        terms = {"supervised": losses.masked_mean(losses.cross_entropy(target[rows], logits[rows]), valid[rows])}
+        if config.dice:
+            terms["dice"] = losses.soft_dice(target[rows], logits[rows], valid[rows])
+        if len(batch.unlabelled):
+            rows = slice(labelled, None)
+            # voxels that are not certain count as zero, so few certain ones do not weigh more
+            error = torch.where(certain[rows], losses.squared_error(target[rows], logits[rows]), 0)
+            terms["consistency"] = config.weight_at(progress) * losses.masked_mean(error, valid[rows])
+        return Objective(terms, watch)
+
+
+def layer_named(network: nn.Module, name: str) -> str:
+    """The network's name for a layer of the paper: `input`, `1`, `2`, ... (encoder blocks), `last`."""
+    layers: list[str] = getattr(network, "layers", [module for module, _ in network.named_modules() if module])
+    if name == "last":
+        return layers[-1]
+    found = f"encoder.stages.{int(name) - 1}" if name.isdecimal() else name
+    if found not in layers:
+        raise UserError(f"method.layers: got {name!r}, expected input, 1, 2, ..., last or one of: {', '.join(layers)}")
+    return found
