@@ -1,0 +1,163 @@
+"""What the layouts share: listing scan files, grouping channels, and dataset.json with nnU-Net's keys."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from semiseg.data.dataset import Case
+from semiseg.data.images import ENDINGS, case_name
+from semiseg.errors import InputError
+
+_SUFFIXED = re.compile(r"(.+)_(\d{4})")
+
+
+def scan_files(folder: Path) -> dict[str, Path]:
+    """Case name to file for every scan in a folder, sorted; empty if there is no such folder.
+
+    Hidden files (macOS leaves `._name` files on foreign disks) are passed over. Raises InputError if two
+    files differ in nothing but their ending.
+    """
+    found: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+        if path.name.startswith(".") or not path.name.endswith(ENDINGS):
+            continue
+        if (name := case_name(path)) in found:
+            raise InputError(
+                f"{path}: got a second file of case {name!r}, expected one; remove one of the two"
+            )
+        found[name] = path
+    return found
+
+
+def has_suffixes(names: Iterable[str], taken: Iterable[str] = ()) -> bool:
+    """Whether all names end in a channel suffix and every case has channel 0.
+
+    `taken` are names of label files: where one equals a whole image name, four digits at its end number
+    patients, not channels.
+    """
+    names = list(names)
+    matches = [_SUFFIXED.fullmatch(name) for name in names]
+    if not names or not all(matches) or set(names) & set(taken):
+        return False
+    return all(f"{match[1]}_0000" in set(names) for match in matches if match)
+
+
+def group_channels(
+    files: Mapping[str, Path], channels: int = 0
+) -> tuple[dict[str, tuple[Path, ...]], list[Path]]:
+    """Case name (suffix removed) to its files in channel order, and the files without a suffix.
+
+    A channel missing below the highest suffix, or below `channels`, is listed under the name that it should
+    have, so that reading it says which file is absent.
+    """
+    indices: dict[str, dict[int, Path]] = {}
+    loose: list[Path] = []
+    for name, path in files.items():
+        if match := _SUFFIXED.fullmatch(name):
+            indices.setdefault(match[1], {})[int(match[2])] = path
+        else:
+            loose.append(path)
+    cases = {}
+    for name, found in indices.items():
+        one = next(iter(found.values()))
+        ending = one.name[len(case_name(one)) :]
+        count = max(*found, channels - 1) + 1 if channels else max(found) + 1
+        cases[name] = tuple(
+            found.get(index, one.with_name(f"{name}_{index:04d}{ending}")) for index in range(count)
+        )
+    return cases, loose
+
+
+def add_cases(cases: Iterable[Case], more: Iterable[Case], prefix: str) -> tuple[Case, ...]:
+    """Both lists; a name in `more` that is taken gets `prefix_` before it, and with it a group of its own."""
+    together = list(cases)
+    taken = {case.name for case in together}
+    for case in more:
+        if case.name in taken:
+            case = replace(case, name=f"{prefix}_{case.name}")
+        if case.name in taken:
+            raise InputError(
+                f"{case.images[0]}: got case name {case.name!r} twice, expected it once; rename the file"
+            )
+        taken.add(case.name)
+        together.append(case)
+    return tuple(together)
+
+
+@dataclass(frozen=True)
+class Description:
+    """What dataset.json declares; nothing if there is none."""
+
+    channels: tuple[str, ...] = ()
+    classes: dict[str, int] | None = None
+    ignore: int | None = None
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        if self.channels:
+            return ()
+        advice = 'say {"channel_names": {"0": "CT"}} in dataset.json if it is CT'
+        return (f"modality not declared, treated as MR (z-score); {advice}",)
+
+
+def read_description(folder: Path) -> Description:
+    """Channels, classes (by value, background first) and ignore value from `folder/dataset.json`, if any."""
+    path = folder / "dataset.json"
+    if not path.is_file():
+        return Description()
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: got {error}, expected a JSON file; repair it") from None
+    if not isinstance(document, dict):
+        raise InputError(f"{path}: got a {type(document).__name__}, expected an object; see docs/data.md")
+    ending = document.get("file_ending", ".nii.gz")
+    if ending not in ENDINGS:
+        raise InputError(
+            f"{path}: got file_ending {ending!r}, expected .nii.gz or .nii; convert the scans to NIfTI"
+        )
+    channels = _channels(path, document.get("channel_names", document.get("modality", {})))
+    classes, ignore = _classes(path, document.get("labels"))
+    return Description(channels, classes, ignore)
+
+
+def _channels(path: Path, names: Any) -> tuple[str, ...]:
+    numbers = [str(index) for index in range(len(names))] if isinstance(names, dict) else None
+    if numbers is None or set(names) != set(numbers):
+        example = '{"0": "T1", "1": "FLAIR"}'
+        raise InputError(f"{path}: got channel_names {names!r}, expected {example}; number them from 0")
+    return tuple(str(names[number]) for number in numbers)
+
+
+def _classes(path: Path, labels: Any) -> tuple[dict[str, int] | None, int | None]:
+    if labels is None:
+        return None, None
+    if not isinstance(labels, dict):
+        raise InputError(
+            f'{path}: got labels {labels!r}, expected {{"background": 0, "name": 1}}; see docs/data.md'
+        )
+    for name, value in labels.items():
+        if isinstance(value, list):
+            raise InputError(
+                f"{path}: got a list of values for label {name!r}, expected one whole number; "
+                "regions are not supported yet, give one value per class"
+            )
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise InputError(
+                f"{path}: got {value!r} for label {name!r}, expected a whole number; "
+                'write names before values, as in {"background": 0}'
+            )
+    values = dict(sorted(labels.items(), key=lambda item: (item[1] != 0, item[1])))
+    ignore = values.pop("ignore", None)
+    if 0 not in values.values():
+        raise InputError(
+            f'{path}: got labels without the value 0, expected a background; add "background": 0'
+        )
+    if len({*values.values(), ignore}) <= len(values):
+        raise InputError(f"{path}: got the same value for two labels, expected each once; {labels}")
+    return values, ignore
