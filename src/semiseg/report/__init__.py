@@ -1,0 +1,1 @@
+"""A folder of results -> one HTML file that opens anywhere, without a network."""
