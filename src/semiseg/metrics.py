@@ -21,7 +21,7 @@ _ROUNDING = 1e-5
 class Scores:
     """One predicted mask against one true mask. A distance is None where either mask is empty.
 
-    Overlaps (`dice`, `iou`, `surface_dice`) are 1 where both masks are empty, by definition, and 0 where one is.
+    Overlaps (`dice`, `iou`, `surface_dice`) are 1 where both masks are empty, by definition; 0 where one is.
     """
 
     dice: float

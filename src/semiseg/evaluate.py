@@ -1,0 +1,389 @@
+"""Predictions against labels: one row per case and class, and a summary.
+
+What every column and every mean stands for is written in docs/metrics.md.
+"""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import itertools
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from semiseg.data.images import Scan, case_name, read_label
+from semiseg.data.layouts import open_dataset
+from semiseg.data.layouts.listing import read_description, scan_files
+from semiseg.errors import InputError, OutOfMemory, SomeCasesFailed, UserError
+from semiseg.files import replacing, write_json
+from semiseg.manifest import MANIFEST, file_hashes, write_manifest
+from semiseg.metrics import compare
+from semiseg.progress import track
+from semiseg.summary import DISTANCES, OVERLAPS, Row, ScoredCase, State, Tally
+from semiseg.types import Geometry
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+COLUMNS = (
+    *("case", "class", "value", "state", "dice", "iou", *DISTANCES, "surface_dice", "tolerance_mm"),
+    *("prediction_ml", "truth_ml", "difference_ml", "in_truth", "in_prediction", "dice_brats"),
+    "false_positive_ml",
+)
+NOTED_SHIFT, LARGEST_SHIFT = 0.01, 0.10
+"""Shift of a corner voxel as a share of the smallest spacing: noted above one, refused above the other."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What `evaluate_folder` wrote to `out`; `summary` is the content of summary.json."""
+
+    out: Path
+    summary: dict[str, Any]
+    skipped: bool = False
+    """True where `out` held the result already, from the same files and settings."""
+
+    @property
+    def failed(self) -> tuple[str, ...]:
+        """Cases without a prediction, or whose files could not be compared; failed.csv says why."""
+        return tuple(failure["case"] for failure in self.summary["failed"])
+
+    @property
+    def exit_code(self) -> int:
+        return SomeCasesFailed.exit_code if self.failed else 0
+
+
+def evaluate_folder(
+    predictions: Path,
+    labels: Path,
+    out: Path,
+    *,
+    classes: Mapping[str, int] | None = None,
+    ignore: int | None = None,
+    tolerance_mm: float = 1.0,
+    workers: int = 1,
+    cases: Sequence[str] | None = None,
+    overwrite: bool = False,
+) -> Evaluation:
+    """Score the files CASE.nii.gz in `predictions`; write metrics.csv, summary.json, manifest.json to `out`.
+
+    labels: a folder of label files CASE.nii.gz, or a dataset in any layout.
+    classes: name to value; the background (value 0) is never scored. Default: labels.json beside the
+        predictions, else what the dataset declares, else every value found in any file, named by its number.
+    ignore: true voxels of this value are left out of both masks. Default: what the dataset declares.
+    tolerance_mm: for the surface Dice. workers: processes to share the cases out over; with more than one, a
+        script that calls this must do so under `if __name__ == "__main__":`, as these processes import it.
+    cases: which to score. Default: those that the predictions' manifest.json lists as "requested", else all
+        that have a label. One without a prediction gets Dice 0 and state `missing`; one whose files differ in
+        grid or cannot be read is not scored; both are in `failed` and failed.csv, and make `exit_code` 4.
+    overwrite: replace an evaluation of other files or settings. One of the same is not computed again.
+
+    Raises InputError if no case can be scored at all, and UserError for an argument that makes no sense.
+    """
+    started = time.perf_counter()
+    predictions, labels, out = Path(predictions), Path(labels), Path(out)
+    if not 0 <= tolerance_mm < np.inf:
+        raise UserError(f"tolerance_mm: got {tolerance_mm}, expected a length of 0 mm or more; 1.0 is usual")
+    predicted = _predicted_files(predictions)
+    truth = _open_labels(labels)
+    if out.resolve() in (predictions.resolve(), labels.resolve()):
+        raise UserError(f"{out}: got a folder of the input as --out, expected another; try {out / 'scores'}")
+    selected = _select(cases, predictions, predicted, labels, truth.files)
+    ignore = truth.ignore if ignore is None else ignore
+    named = _named_classes(classes, predictions, truth.classes, ignore)
+    pairs = [(case, predicted.get(case), truth.files[case]) for case in selected]
+    inputs = [path for _, *paths in pairs for path in paths if path is not None and path.is_file()]
+    settings = {"classes": named, "ignore": ignore, "tolerance_mm": tolerance_mm, "cases": selected}
+    earlier = _earlier_result(out, inputs, settings, overwrite)
+    if earlier is not None:
+        return earlier
+
+    named = named or _found_classes(inputs, labels, ignore, workers)
+    tasks = [_Task(*pair, named, ignore, tolerance_mm) for pair in pairs]
+    tally = Tally(named)
+    with (
+        replacing(out / "metrics.csv") as temporary,
+        temporary.open("w", newline="", encoding="utf-8") as file,
+    ):
+        writer = csv.DictWriter(file, COLUMNS)  # None becomes an empty cell
+        writer.writeheader()
+        for scored in _each(_score, tasks, "Scoring", workers):
+            writer.writerows(scored.rows)
+            tally.add(scored)
+    unscored = [
+        case for case in predicted if case not in truth.files and not _is_probability(case, predicted)
+    ]
+    summary = {**tally.summary(), "unscored": unscored, "tolerance_mm": tolerance_mm, "ignore": ignore}
+    write_json(out / "summary.json", summary)
+    outputs = ["metrics.csv", "summary.json"]
+    if tally.failed:
+        outputs.append("failed.csv")
+        _write_failed(out / "failed.csv", tally.failed)
+    duration_s = time.perf_counter() - started
+    write_manifest(out, "evaluate", inputs, map(Path, outputs), duration_s, settings=settings)
+    return Evaluation(out, summary)
+
+
+# Which files belong together, and what their values mean.
+
+
+@dataclass(frozen=True)
+class _Labels:
+    files: dict[str, Path]
+    classes: Mapping[str, int] | None
+    ignore: int | None
+
+
+def _open_labels(labels: Path) -> _Labels:
+    if files := scan_files(labels):
+        # A folder of label files is often the labelsTr of a dataset.
+        places = [place for place in (labels, labels.parent) if (place / "dataset.json").exists()]
+        declared = read_description(places[0] if places else labels)
+        return _Labels(files, declared.classes, declared.ignore)
+    dataset = open_dataset(labels)
+    files = {case_name(path): path for path in dataset.orphan_labels}
+    files |= {case.name: case.label for case in dataset.cases if case.label is not None}
+    if not files:
+        raise InputError(
+            f"{labels}: got no label file, expected CASE.nii.gz; point LABELS to the true labels"
+        )
+    return _Labels(files, dataset.classes, dataset.ignore)
+
+
+def _predicted_files(predictions: Path) -> dict[str, Path]:
+    if not predictions.is_dir():
+        raise InputError(
+            f"{predictions}: got no such folder, expected one with CASE.nii.gz; check PREDICTIONS"
+        )
+    return scan_files(predictions)
+
+
+def _is_probability(name: str, predicted: Mapping[str, Path]) -> bool:
+    return name.endswith("_prob") and name.removesuffix("_prob") in predicted
+
+
+def _select(
+    cases: Sequence[str] | None,
+    predictions: Path,
+    predicted: Mapping[str, Path],
+    labels: Path,
+    files: Mapping[str, Path],
+) -> list[str]:
+    if cases is None:
+        requested = _read_json(predictions / MANIFEST).get("requested")
+        selected = sorted(files) if requested is None else [case for case in requested if case in files]
+    else:
+        selected = list(dict.fromkeys(cases))
+        for case in selected:
+            if case not in files:
+                close = difflib.get_close_matches(case, files, n=1)
+                hint = f"did you mean {close[0]}?" if close else "check the list of cases"
+                raise InputError(f"cases: got {case}, expected a case with a label in {labels}; {hint}")
+    if not any(case in predicted for case in selected):
+        example = next(iter(selected or files))
+        raise InputError(
+            f"{predictions}: got {len(predicted)} predictions, none of them for a labelled case, "
+            f"expected names as in {labels} such as {example}.nii.gz; check both folders"
+        )
+    return selected
+
+
+def _named_classes(
+    given: Mapping[str, int] | None, predictions: Path, declared: Mapping[str, int] | None, ignore: int | None
+) -> dict[str, int] | None:
+    """The foreground classes, or None where nobody names any."""
+    beside = predictions / "labels.json"
+    if given is not None:
+        where, named = "classes", given
+    elif beside.exists():
+        where, named = str(beside), _read_json(beside)
+    elif declared is not None:
+        where, named = "dataset.json", declared
+    else:
+        return None
+    values = list(named.values())
+    if not all(type(value) is int for value in values) or len(set(values)) < len(values):
+        raise InputError(f"{where}: got {dict(named)}, expected a whole number per class, each once; edit it")
+    foreground = {
+        name: value
+        for name, value in named.items()
+        if value not in (0, ignore) and name.lower() != "background"
+    }
+    if not foreground:
+        raise InputError(f"{where}: got {dict(named)}, expected a class besides the background; name one")
+    return foreground
+
+
+def _found_classes(inputs: Sequence[Path], labels: Path, ignore: int | None, workers: int) -> dict[str, int]:
+    found = set[int]().union(*_each(_values, inputs, "Finding classes", workers)) - {0, ignore}
+    if not found:
+        raise InputError(f"{labels}: got only background, expected a value above 0; check the labels")
+    return {str(value): value for value in sorted(found)}
+
+
+def _values(path: Path) -> set[int]:
+    try:
+        return set(np.unique(read_label(path).array).tolist())
+    except InputError:  # reported when the case is scored
+        return set()
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    """An empty dictionary where there is no file."""
+    if not path.exists():
+        return {}
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{path}: got {error}, expected JSON; remove the file or write it again") from None
+    if not isinstance(value, dict):
+        raise InputError(f"{path}: got a {type(value).__name__}, expected a JSON object; write it again")
+    return value
+
+
+def _earlier_result(
+    out: Path, inputs: Sequence[Path], settings: Mapping[str, Any], overwrite: bool
+) -> Evaluation | None:
+    """What `out` holds, if made from the same files and settings; else None, and no stale file is left."""
+    manifest = _read_json(out / MANIFEST)
+    if manifest and manifest.get("command") != "evaluate":
+        raise UserError(
+            f"{out}: got the results of `semiseg {manifest.get('command')}`, expected an empty folder "
+            "or an earlier evaluation; choose another --out"
+        )
+    if manifest and not overwrite:
+        now = {"version": version("semiseg"), "settings": settings, "inputs": file_hashes(inputs)}
+        if any(manifest.get(key) != value for key, value in now.items()):
+            raise UserError(
+                f"{out}: got an evaluation of other files or settings, expected one of the same; "
+                "pass --overwrite to replace it, or choose another --out"
+            )
+        if all((out / name).exists() for name in manifest["outputs"]):
+            return Evaluation(out, _read_json(out / "summary.json"), skipped=True)
+    for name in (MANIFEST, "failed.csv"):
+        (out / name).unlink(missing_ok=True)
+    return None
+
+
+# One case, in whichever process.
+
+
+@dataclass(frozen=True)
+class _Task:
+    case: str
+    prediction: Path | None
+    label: Path
+    classes: dict[str, int]
+    ignore: int | None
+    tolerance_mm: float
+
+
+def _score(task: _Task) -> ScoredCase:
+    try:
+        truth = read_label(task.label)
+        prediction = read_label(task.prediction) if task.prediction else None
+        if prediction is not None:
+            problem, note = _compare_grids(task, prediction.geometry, truth.geometry)
+            if problem:
+                return _not_scored(task, "mismatch", problem)
+            return replace(_score_classes(task, prediction, truth), note=note)
+        return _score_missing(task, truth)
+    except InputError as error:
+        return _not_scored(task, "unreadable", str(error))
+
+
+def _not_scored(task: _Task, state: State, message: str) -> ScoredCase:
+    rows = [_row(task, name, state, tolerance_mm=task.tolerance_mm) for name in task.classes]
+    return ScoredCase(task.case, state, rows, message)
+
+
+def _row(task: _Task, name: str, state: State, **numbers: Any) -> Row:
+    return {"case": task.case, "class": name, "value": task.classes[name], "state": state, **numbers}
+
+
+def _score_classes(task: _Task, prediction: Scan, truth: Scan) -> ScoredCase:
+    rows = []
+    annotated = truth.array != task.ignore
+    for name, value in task.classes.items():
+        masks = (prediction.array == value) & annotated, truth.array == value
+        scores = compare(*masks, truth.geometry.spacing_mm, task.tolerance_mm)
+        in_truth = scores.truth_ml > 0
+        numbers = asdict(scores) | {
+            "difference_ml": scores.difference_ml,
+            "in_truth": in_truth,
+            "in_prediction": scores.prediction_ml > 0,
+            "dice_brats": scores.dice,
+            "false_positive_ml": None if in_truth else scores.prediction_ml,
+        }
+        rows.append(_row(task, name, "ok", **numbers))
+    known = [0, *task.classes.values(), *([] if task.ignore is None else [task.ignore])]
+    unknown = [
+        frozenset(np.unique(scan.array[~np.isin(scan.array, known)]).tolist()) for scan in (truth, prediction)
+    ]
+    return ScoredCase(task.case, "ok", rows, unknown_truth=unknown[0], unknown_prediction=unknown[1])
+
+
+def _score_missing(task: _Task, truth: Scan) -> ScoredCase:
+    """Dice 0 even where the truth is empty: nobody said so. Volumes of the prediction are unknown, not 0."""
+    nothing = np.zeros(truth.array.shape, dtype=bool)
+    rows = []
+    for name, value in task.classes.items():
+        truth_ml = compare(nothing, truth.array == value, truth.geometry.spacing_mm).truth_ml
+        numbers = dict.fromkeys((*OVERLAPS, "dice_brats"), 0.0) | {
+            "truth_ml": truth_ml,
+            "in_truth": truth_ml > 0,
+        }
+        rows.append(_row(task, name, "missing", tolerance_mm=task.tolerance_mm, **numbers))
+    return ScoredCase(task.case, "missing", rows, f"{task.case}: no prediction; it counts with Dice 0")
+
+
+def _compare_grids(task: _Task, prediction: Geometry, truth: Geometry) -> tuple[str, str]:
+    """(what forbids a comparison, what is worth a note); empty where there is nothing to say."""
+    where = f"{task.prediction}: got"
+    action = "write the prediction on the grid of its input"
+    if prediction.shape != truth.shape:
+        return f"{where} shape {prediction.shape}, expected {truth.shape} as in {task.label}; {action}", ""
+    shift_mm, spacing_mm = _corner_shift_mm(prediction, truth), min(truth.spacing_mm)
+    text = f"{where} corners up to {shift_mm:.3g} mm away from those of {task.label}, expected the same place"
+    if not shift_mm <= LARGEST_SHIFT * spacing_mm:
+        return f"{text}; {action}", ""
+    return "", text if shift_mm > NOTED_SHIFT * spacing_mm else ""
+
+
+def _corner_shift_mm(one: Geometry, other: Geometry) -> float:
+    """Largest displacement of a corner voxel between two geometries of the same shape."""
+    corners = np.array([(*corner, 1) for corner in itertools.product(*((0, size - 1) for size in one.shape))])
+    return float(np.linalg.norm((corners @ (one.affine - other.affine).T)[:, :3], axis=1).max())
+
+
+def _each(
+    function: Callable[[Item], Result], items: Sequence[Item], description: str, workers: int
+) -> Iterator[Result]:
+    """Results in the order of the items, from several processes if there is more than one worker."""
+    if workers <= 1 or len(items) <= 1:
+        yield from track(map(function, items), description, total=len(items))
+        return
+    try:
+        with ProcessPoolExecutor(min(workers, len(items)), mp_context=get_context("spawn")) as pool:
+            yield from track(pool.map(function, items), description, total=len(items))
+    except BrokenProcessPool:
+        raise OutOfMemory(
+            f"workers: got {workers}, and a process was killed, most likely for memory; lower --workers"
+        ) from None
+
+
+def _write_failed(path: Path, failed: Sequence[Mapping[str, str]]) -> None:
+    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, ("case", "state", "message"))
+        writer.writeheader()
+        writer.writerows(failed)
