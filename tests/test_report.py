@@ -130,10 +130,10 @@ def page(written):
 
 def test_summary_table_compares_scan_by_scan_with_the_first_method(page):
     header, supervised, roam = page.tables["summary"]
-    assert header[-2:] == ["Difference", "Scans better"]
+    assert header[:4] == ["Method", "Dice", "Difference", "Scans better"]
     # Case means .85 .65 .35 .75: mean .65, sample deviation .2160.
-    assert supervised == ["supervised", "3", "0", "12", "0.650 ± 0.216", "–", "–"]
-    assert roam == ["roam", "3", "20", "12", "0.700 ± 0.216", "+0.050 ± 0.000", "4 of 4"]
+    assert supervised == ["supervised", "0.650 ± 0.216", "–", "–", "3", "0", "12"]
+    assert roam == ["roam", "0.700 ± 0.216", "+0.050 ± 0.000", "4 of 4", "3", "20", "12"]
 
 
 def test_class_table_leaves_out_false_positives_and_counts_absent_distances(page):
@@ -190,19 +190,18 @@ def test_remarks_commands_and_settings_are_there(page):
 def test_one_method_has_no_difference(written, tmp_path):
     _, results, cases, _ = written
     page = Page(write_report(results[:1], cases[:1], tmp_path / "one.html", title="one").read_text())
-    assert page.tables["summary"][0][-1] == "Dice"
+    assert page.tables["summary"][0][1:3] == ["Dice", "Labelled scans"]
     assert len(page.images) == 3 + 2
     assert "Best: a" in page.text
 
 
 def test_a_case_without_prediction_is_drawn_without_outline(written, tmp_path):
-    folder, _, cases, _ = written
+    _, _, cases, _ = written
     result = make_result(tmp_path, "supervised", 0.0)
     (result.predictions / "a.nii.gz").unlink()
     page = Page(write_report([result], cases, tmp_path / "report.html", title="t").read_text())
-    plain, _, missing = (image["src"] for image in page.images[:3])
-    assert plain == missing
-    assert folder.is_dir()
+    image, truth, missing = (image["src"] for image in page.images[:3])
+    assert missing not in (image, truth)  # everything that should be there is filled as wrong
 
 
 def test_two_methods_of_one_name_are_refused(written, tmp_path):
@@ -249,6 +248,14 @@ def test_outlines_surround_their_class_in_its_colour():
     assert (rows.min(), rows.max()) == pytest.approx((50, 150), abs=2)
     assert (columns.min(), columns.max()) == pytest.approx((50, 150), abs=2)
     assert pixels[100, 100, 0] == 0
+
+
+def test_voxels_that_differ_from_the_truth_are_filled():
+    label, truth = np.zeros((2, 20, 20), int)
+    truth[:10] = 1
+    pixels = decode(figures.overlay(np.zeros((20, 20)), label, {}, (1.0, 1.0), truth=truth, width=200))
+    assert pixels[100, 50, 0] > 100
+    assert pixels[100, 150, 0] == 0
 
 
 def test_telling_slice_prefers_the_rare_class():

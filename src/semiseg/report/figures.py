@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from jaxtyping import Float, Int
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -19,7 +20,8 @@ METHOD_COLOURS = {
     "light": ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#000000", "#e69f00"),
     "dark": ("#56b4e9", "#e69f00", "#2fc79d", "#cc79a7", "#f0f0f0", "#f0e442"),
 }
-CLASS_COLOURS = ("#e69f00", "#56b4e9", "#f0e442", "#cc79a7", "#009e73", "#d55e00")
+CLASS_COLOURS = ("#e69f00", "#56b4e9", "#f0e442", "#cc79a7", "#009e73")
+WRONG_COLOUR = "#d55e00"
 LINES = ("-", (0, (5, 2)), (0, (1, 1.2)), (0, (5, 2, 1, 2)), (0, (8, 2)), (0, (3, 1)))  # colour is not alone
 INK = {"light": "#222222", "dark": "#e6e6e6"}
 
@@ -65,11 +67,14 @@ def overlay(
     label: Int[np.ndarray, "x y"],
     colours: Mapping[int, str],
     spacing_mm: Sequence[float],
+    *,
+    truth: Int[np.ndarray, "x y"] | None = None,
     width: int = 360,
 ) -> bytes:
     """The image in grey with the outline of every label value in `colours`.
 
-    The first axis runs to the right, the second one upwards. `width` in pixels.
+    The first axis runs to the right, the second one upwards. Voxels where the label differs from `truth` are
+    filled with `WRONG_COLOUR`. `width` in pixels.
     """
     height = width * image.shape[1] * spacing_mm[1] / (image.shape[0] * spacing_mm[0])
     figure = Figure(figsize=(width / 100, height / 100), facecolor="black")
@@ -80,11 +85,15 @@ def overlay(
         image.T,
         cmap="gray",
         vmin=low,
-        vmax=max(high, low + 1e-6),
+        vmax=low + 1.2 * max(high - low, 1e-6),  # a little dark, so that colours stand out
         origin="lower",
         aspect="auto",
         interpolation="bicubic",
     )
+    if truth is not None:
+        tint = np.zeros((*label.shape, 4))
+        tint[label != truth] = to_rgba(WRONG_COLOUR, alpha=0.6)
+        axes.imshow(tint.transpose(1, 0, 2), origin="lower", aspect="auto", interpolation="nearest")
     for value, colour in colours.items():
         mask = label == value
         if mask.any():
@@ -95,7 +104,7 @@ def overlay(
                 np.pad(mask, 1).T.astype(float),
                 [0.5],
                 colors=[colour],
-                linewidths=1.3,
+                linewidths=1.6,
             )
     axes.set_xlim(-0.5, image.shape[0] - 0.5)
     axes.set_ylim(-0.5, image.shape[1] - 0.5)

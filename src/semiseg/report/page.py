@@ -117,6 +117,7 @@ def write_report(
         plots=_plots(results),
         overlays=_overlays(results, scores, cases),
         class_colours=_class_colours(scores),
+        wrong_colour=figures.WRONG_COLOUR,
         settings=[(result.method, _read(result.run / "config.yaml")) for result in results],
     )
     write_text(out, page)
@@ -281,15 +282,23 @@ def _panels(
     named = _class_colours(scores)
     colours = {value: named[name] for name, value in _class_values(scores).items()}
 
-    def panel(caption: str, label: np.ndarray) -> dict[str, Any]:
-        picture = figures.overlay(image[:, :, index], label[:, :, index], colours, spacing_mm[:2])
+    def panel(caption: str, label: np.ndarray, compare: bool = False) -> dict[str, Any]:
+        picture = figures.overlay(
+            image[:, :, index],
+            label[:, :, index],
+            colours,
+            spacing_mm[:2],
+            truth=truth[:, :, index] if compare else None,
+        )
         return {"caption": caption, "picture": picture, "slice": index}
 
     panels = [panel("image", np.zeros_like(truth)), panel("truth", truth)]
     for result in results:
         path = result.predictions / f"{case.name}.nii.gz"
         prediction = _volume(path)[0] if path.is_file() else np.zeros_like(truth)
-        panels.append(panel(f"{result.method}, Dice {means[result.method][case.name]:.3f}", prediction))
+        panels.append(
+            panel(f"{result.method}, Dice {means[result.method][case.name]:.3f}", prediction, compare=True)
+        )
     return panels
 
 
