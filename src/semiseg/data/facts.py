@@ -1,0 +1,188 @@
+"""What is in the files, measured by reading each of them once and remembered on disk.
+
+What a label file holds is for `check`. The plan must see only labels that are not hidden and no test scan:
+give it the facts of cases from `Splits`, whose unlabelled cases carry no label.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from semiseg.data.dataset import Case
+from semiseg.data.images import BadFile, Scan, read_image, read_label
+from semiseg.files import cache_folder, write_json
+from semiseg.progress import track
+from semiseg.settings import Settings
+from semiseg.types import Geometry
+
+_VERSION = 1  # of what is remembered; raise it when the facts of an unchanged file change
+_WORTH_PROCESSES = 16  # below this, starting processes takes longer than reading
+
+Affine = tuple[tuple[float, float, float, float], ...]
+Box = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
+
+
+class Unreadable(Settings):
+    """A file that cannot be used, and why."""
+
+    found: str
+    expected: str
+    action: str
+
+
+class ImageFacts(Settings):
+    """Of one channel. Axes in file order; `lowest` and `highest` are of the finite voxels (0 if none is)."""
+
+    shape: tuple[int, int, int]
+    affine: Affine
+    non_finite: int
+    """Voxels that are NaN or infinite."""
+    lowest: float
+    highest: float
+    zero_share: float
+    """Share of voxels that are exactly 0."""
+    box: Box | None
+    """First and last-plus-one index of the voxels that are not 0, per axis; None if all are 0."""
+    voxel_hash: str
+    """Of shape and voxels as float32, whatever the file's name, type, header or compression."""
+
+    @property
+    def geometry(self) -> Geometry:
+        return Geometry(self.shape, np.array(self.affine))
+
+    @property
+    def spacing_mm(self) -> tuple[float, float, float]:
+        return self.geometry.spacing_mm
+
+
+class LabelFacts(Settings):
+    """Of one label file whose values are whole numbers (others are `Unreadable`)."""
+
+    shape: tuple[int, int, int]
+    affine: Affine
+    values: dict[int, int]
+    """Value to number of voxels."""
+
+    @property
+    def geometry(self) -> Geometry:
+        return Geometry(self.shape, np.array(self.affine))
+
+
+class CaseFacts(Settings):
+    """Of one case: an entry for each image file, and the label if the case has one."""
+
+    name: str
+    images: tuple[ImageFacts | Unreadable, ...]
+    label: LabelFacts | Unreadable | None = None
+
+
+def case_facts(case: Case) -> CaseFacts:
+    """Read the files of one case, or remember what they held. A file that cannot be read is a fact too."""
+    images = tuple(_remembered(path, "image", _image_facts, ImageFacts) for path in case.images)
+    label = None if case.label is None else _remembered(case.label, "label", _label_facts, LabelFacts)
+    return CaseFacts(name=case.name, images=images, label=label)
+
+
+def all_facts(cases: Sequence[Case], workers: int = 1) -> dict[str, CaseFacts]:
+    """Case name to facts, in the order of `cases`; read by several processes where there are many cases."""
+    shown = partial(track, description="Reading scans", total=len(cases))
+    if workers < 2 or len(cases) < _WORTH_PROCESSES:
+        return _named(shown(map(case_facts, cases)))
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        return _named(shown(pool.map(case_facts, cases, chunksize=4)))
+
+
+def _named(facts: Iterable[CaseFacts]) -> dict[str, CaseFacts]:
+    return {one.name: one for one in facts}
+
+
+_Facts = TypeVar("_Facts", ImageFacts, LabelFacts)
+
+
+def _remembered(
+    path: Path, role: str, measure: Callable[[Path], _Facts], kind: type[_Facts]
+) -> _Facts | Unreadable:
+    """Facts of one file. Failures are not remembered: a network disk may only have been away."""
+    place = _place(path, role)
+    if place is not None and place.is_file():
+        try:
+            return kind.model_validate_json(place.read_bytes())
+        except ValueError:
+            pass  # damaged: measure again
+    try:
+        facts = measure(path)
+    except BadFile as error:
+        return Unreadable(found=error.found, expected=error.expected, action=error.action)
+    if place is not None:
+        write_json(place, facts.model_dump(mode="json"))
+    return facts
+
+
+def _place(path: Path, role: str) -> Path | None:
+    try:
+        state = path.stat()
+    except OSError:
+        return None
+    key = json.dumps([_VERSION, role, str(path.absolute()), state.st_size, state.st_mtime_ns])
+    return cache_folder() / "facts" / f"{hashlib.blake2b(key.encode(), digest_size=16).hexdigest()}.json"
+
+
+def _image_facts(path: Path) -> ImageFacts:
+    scan = read_image(path)
+    finite = np.isfinite(scan.array)
+    non_finite = int(finite.size - finite.sum())
+    values = scan.array[finite] if non_finite else scan.array
+    return ImageFacts(
+        shape=scan.geometry.shape,
+        affine=_nested(scan),
+        non_finite=non_finite,
+        lowest=float(values.min()) if values.size else 0.0,
+        highest=float(values.max()) if values.size else 0.0,
+        zero_share=float(np.mean(scan.array == 0)),
+        box=_box(scan.array != 0),
+        voxel_hash=_voxel_hash(scan.array),
+    )
+
+
+def _label_facts(path: Path) -> LabelFacts:
+    scan = read_label(path)
+    return LabelFacts(shape=scan.geometry.shape, affine=_nested(scan), values=_counts(scan.array))
+
+
+def _nested(scan: Scan) -> Any:
+    return scan.geometry.affine.tolist()
+
+
+def _box(mask: np.ndarray[Any, Any]) -> Box | None:
+    spans = []
+    for axis in range(3):
+        inside = np.flatnonzero(mask.any(axis=tuple(other for other in range(3) if other != axis)))
+        if inside.size == 0:
+            return None
+        spans.append((int(inside[0]), int(inside[-1]) + 1))
+    return (spans[0], spans[1], spans[2])
+
+
+def _voxel_hash(array: np.ndarray[Any, Any]) -> str:
+    digest = hashlib.blake2b(repr(array.shape).encode(), digest_size=16)
+    digest.update(
+        np.ascontiguousarray(array.T)
+    )  # files are stored first axis fastest, so this copies nothing
+    return digest.hexdigest()
+
+
+def _counts(array: np.ndarray[Any, Any]) -> dict[int, int]:
+    if array.min() >= 0 and array.max() < 2**16:  # counting is many times faster than sorting
+        counts = np.bincount(array.ravel(order="K"))
+        return {int(value): int(counts[value]) for value in np.flatnonzero(counts)}
+    values, number = np.unique(array, return_counts=True)
+    return dict(zip(values.tolist(), number.tolist(), strict=True))
