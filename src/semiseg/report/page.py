@@ -30,17 +30,11 @@ class Result:
     method: str
     """The name shown; unique in a report."""
     run: Path
-    """Holds `metrics.jsonl` and `config.yaml`."""
+    """Holds `metrics.jsonl`, `config.yaml` and `result.json`: the folder that training leaves."""
     evaluation: Path
     """Holds `metrics.csv`."""
     predictions: Path
     """Holds `CASE.nii.gz`."""
-    labelled: str
-    """How many scans had their label, such as '3', or '3 + 2' with two for validation."""
-    unlabelled: int
-    """How many scans without label the method used; 0 for one that uses none."""
-    duration_s: float
-    """Of training."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +65,25 @@ class Spread:
             statistics.stdev(known) if len(known) > 1 else None,
             len(known),
         )
+
+
+@dataclass(frozen=True)
+class Summary:
+    """One line of the report's first table."""
+
+    method: str
+    labels: str
+    """How many scans had their label: '3', or '3 + 2' with two for validation."""
+    unlabelled: int
+    """How many scans without label the method used; 0 for one that uses none."""
+    duration_s: float
+    """Of training."""
+    dice: Spread
+    """Mean over classes, over scans."""
+    difference: Spread
+    """From the first method, scan by scan."""
+    better: int
+    """Scans that score higher than with the first method."""
 
 
 def write_report(
@@ -112,7 +125,7 @@ def write_report(
         remarks=remarks,
         commands=commands,
         reference=names[0],
-        summary=[_summary(result, scores, names[0]) for result in results],
+        summary=summarise(results),
         classes=_class_table(scores),
         plots=_plots(results),
         overlays=_overlays(results, scores, cases),
@@ -122,6 +135,27 @@ def write_report(
     )
     write_text(out, page)
     return Path(out)
+
+
+def summarise(results: Sequence[Result]) -> list[Summary]:
+    """How the methods compare on the same scans; the first one is what the others are compared with."""
+    means = [case_means(read_scores(result.evaluation)) for result in results]
+    summaries = []
+    for result, own in zip(results, means, strict=True):
+        differences = [own[case] - means[0][case] for case in own if case in means[0]]
+        facts = _read_json(result.run / "result.json")
+        labels, validation = facts["labelled"], facts["validation"]
+        summary = Summary(
+            method=result.method,
+            labels=f"{labels} + {validation}" if validation else str(labels),
+            unlabelled=facts["unlabelled"],
+            duration_s=facts["duration_s"],
+            dice=Spread.of(own.values()),
+            difference=Spread.of(differences),
+            better=sum(difference > 0 for difference in differences),
+        )
+        summaries.append(summary)
+    return summaries
 
 
 def read_scores(evaluation: Path) -> list[Score]:
@@ -171,21 +205,6 @@ def case_means(scores: Sequence[Score]) -> dict[str, float]:
         if score.in_truth and score.dice is not None:
             by_case.setdefault(score.case, []).append(score.dice)
     return {case: statistics.fmean(values) for case, values in by_case.items()}
-
-
-def _summary(result: Result, scores: Mapping[str, Sequence[Score]], reference: str) -> dict[str, Any]:
-    means = case_means(scores[result.method])
-    other = case_means(scores[reference])
-    differences = [means[case] - other[case] for case in means if case in other]
-    return {
-        "method": result.method,
-        "labelled": result.labelled,
-        "unlabelled": result.unlabelled,
-        "duration_s": result.duration_s,
-        "dice": Spread.of(means.values()),
-        "difference": Spread.of(differences),
-        "better": sum(difference > 0 for difference in differences),
-    }
 
 
 def _class_table(scores: Mapping[str, Sequence[Score]]) -> list[dict[str, Any]]:
@@ -316,6 +335,14 @@ def _read(path: Path) -> str:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: {error}, expected a finished run and evaluation; run them again") from None
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        values: dict[str, Any] = json.loads(_read(path))
+    except ValueError as error:
+        raise InputError(f"{path}: {error}, expected what training writes at its end; train again") from None
+    return values
 
 
 def _number(cell: str) -> float | None:
