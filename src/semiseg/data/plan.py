@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field
 
-from semiseg.errors import InputError
+from semiseg.errors import InputError, UserError
 from semiseg.files import write_json
 from semiseg.settings import Settings
 from semiseg.transforms.intensity import IntensityConfig
@@ -20,8 +21,8 @@ class Normalisation(Settings):
 
     scheme: Literal["zscore", "window"] = "zscore"
     """zscore: clip to the scan's own 0.5 and 99.5 percentiles, subtract its mean, divide by its deviation
-    (over non-zero voxels where the scan was cropped to them). window: clip to [low, high], then (x - mean) / deviation;
-    the same numbers for all scans, for CT."""
+    (over non-zero voxels where the scan was cropped to them). window: clip to [low, high], then (x - mean) /
+    deviation; the same numbers for all scans, for CT."""
     low: float = 0.0
     high: float = 1.0
     mean: float = 0.0
@@ -37,6 +38,26 @@ class NetworkPlan(Settings):
     """Down-sampling between consecutive resolutions, per spatial axis of the network."""
     norm: Literal["instance", "batch"] = "instance"
 
+    @property
+    def stride(self) -> tuple[int, ...]:
+        """Down-sampling from finest to coarsest resolution, per spatial axis; empty without strides."""
+        return tuple(math.prod(steps) for steps in zip(*self.strides, strict=True))
+
+    def check(self, dims: int, where: str) -> None:
+        """Raise UserError, naming the key as `where.key`, if widths and strides do not go together."""
+        _require(
+            all(len(step) == dims and min(step) > 0 for step in self.strides),
+            f"{where}.strides",
+            self.strides,
+            f"{dims} positive steps for each change of resolution",
+        )
+        _require(
+            len(self.widths) == len(self.strides) + 1 and min(self.widths) > 0,
+            f"{where}.widths",
+            self.widths,
+            f"{len(self.strides) + 1}, one more than {where}.strides has",
+        )
+
 
 class Augmentation(Settings):
     """The weak augmentation that the training loop gives to labelled and unlabelled images alike."""
@@ -48,9 +69,10 @@ class Augmentation(Settings):
 class Plan(Settings):
     """Everything that has to be the same in training and prediction.
 
-    Axes are those of the scan brought to closest RAS orientation: 0 = left to right, 1 = posterior to anterior,
-    2 = inferior to superior. In 2-D, slices are taken across `slice_axis`; prepared arrays store that axis first
-    and the other two after it in RAS order. The network's spatial axes are the remaining ones (all three in 3-D).
+    Axes are those of the scan brought to closest RAS orientation: 0 = left to right, 1 = posterior to
+    anterior, 2 = inferior to superior. In 2-D, slices are taken across `slice_axis`; prepared arrays store
+    that axis first and the other two after it in RAS order. The network's spatial axes are the remaining ones
+    (all three in 3-D).
     """
 
     version: Literal[1] = 1
@@ -100,6 +122,35 @@ class Plan(Settings):
         axes = self.prepared_axes if self.dims == 3 else self.prepared_axes[1:]
         return tuple(float(self.spacing_mm[axis] or 1.0) for axis in axes)
 
+    def check(self, where: str) -> None:
+        """Raise UserError, naming the key as `where.key`, if values do not go together."""
+        values, channels = set(self.classes.values()), len(self.channels)
+        _require(
+            len(values) >= max(2, len(self.classes)), f"{where}.classes", self.classes, "distinct values"
+        )
+        _require(channels > 0, f"{where}.channels", self.channels, "at least one name")
+        _require(
+            len(self.normalisation) == channels,
+            f"{where}.normalisation",
+            self.normalisation,
+            f"{channels}, one for each channel",
+        )
+        _require(
+            (self.slice_axis is None) == (self.dims == 3),
+            f"{where}.slice_axis",
+            self.slice_axis,
+            "0, 1 or 2 in 2-D, none in 3-D",
+        )
+        self.network.check(self.dims, f"{where}.network")
+        stride = self.network.stride or (1,) * self.dims
+        _require(
+            len(self.patch) == self.dims
+            and all(side > 0 and side % step == 0 for side, step in zip(self.patch, stride, strict=True)),
+            f"{where}.patch",
+            self.patch,
+            f"{self.dims} sizes divisible by {stride}, the product of network.strides",
+        )
+
     def save(self, path: Path) -> None:
         write_json(path, self.model_dump(mode="json"))
 
@@ -109,4 +160,11 @@ class Plan(Settings):
             values = json.loads(Path(path).read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise InputError(f"{path}: {error}, expected a plan.json; make one with `semiseg plan`") from None
-        return cls.parse(values, where=str(path))
+        plan = cls.parse(values, where=str(path))
+        plan.check(str(path))
+        return plan
+
+
+def _require(good: bool, key: str, value: Any, expected: str) -> None:
+    if not good:
+        raise UserError(f"{key}: got {value!r}, expected {expected}; correct the plan")
