@@ -64,3 +64,9 @@ def _duration(seconds: float) -> str:
     if hours:
         return f"{hours} h {minutes} min"
     return f"{minutes} min {seconds} s" if minutes else f"{seconds} s"
+
+
+def say(line: str) -> None:
+    """One line to the user on stderr, where it does not mix with results; nothing when quiet."""
+    if not _quiet:
+        print(line, file=sys.stderr, flush=True)

@@ -1,0 +1,291 @@
+"""The command line: flags are parsed here, the work is one call into the library. Imports inside the commands keep
+`--help` fast."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import click
+import typer
+
+from semiseg.errors import UserError
+from semiseg.progress import set_quiet
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    help="Segmentation of medical scans from a few labels: check, train, predict, evaluate.",
+)
+
+Data = Annotated[str, typer.Argument(help="A dataset: nnU-Net folder, images/ + labels/, or a CSV table.")]
+Out = Annotated[Path, typer.Option(help="Folder to write to.")]
+Layout = Annotated[str | None, typer.Option(help="Folder layout, if it is not recognised: nnunet, plain, table.")]
+Labelled = Annotated[
+    str | None, typer.Option(help="How many groups keep their labels: 4, 0.1, 10%, or a file of case names.")
+]
+Unlabelled = Annotated[str | None, typer.Option(help="Folder of more scans without labels.")]
+Validation = Annotated[str | None, typer.Option(help="Validation groups: a count, a fraction or a file.")]
+Test = Annotated[str | None, typer.Option(help="Test groups, never seen by training: a count, a fraction or a file.")]
+Draw = Annotated[int | None, typer.Option(help="Which scans are labelled.")]
+SplitSeed = Annotated[int | None, typer.Option(help="Which scans are test, then validation.")]
+Transductive = Annotated[bool | None, typer.Option("--transductive", help="Accept test scans among the unlabelled.")]
+Strict = Annotated[bool | None, typer.Option("--strict", help="Stop at a broken case instead of leaving it out.")]
+Dims = Annotated[str | None, typer.Option(help="2, 3 or auto.")]
+MemoryGB = Annotated[float | None, typer.Option("--memory-gb", help="Budget for patch and batch size.")]
+Workers = Annotated[int | None, typer.Option(envvar="SEMISEG_WORKERS", help="Processes that read and prepare scans.")]
+Device = Annotated[str, typer.Option(envvar="SEMISEG_DEVICE", help="auto, cpu, cuda, cuda:N or mps.")]
+Config = Annotated[Path | None, typer.Option(help="YAML file of settings.")]
+Set = Annotated[list[str] | None, typer.Option("--set", help="One setting, such as method.alpha=0.3. Repeatable.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable result on standard output.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Do finished work again.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="No progress.")]
+
+
+@app.command()
+def check(
+    data: Data,
+    layout: Layout = None,
+    unlabelled: Unlabelled = None,
+    strict: Strict = None,
+    workers: Workers = None,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """List everything wrong with a dataset. Exit 0 if training can start, 3 if not."""
+    from semiseg.data.check import check_dataset
+    from semiseg.data.layouts import add_unlabelled, open_dataset
+    from semiseg.experiment import default_workers
+
+    set_quiet(quiet)
+    dataset = open_dataset(data, layout)
+    if unlabelled:
+        dataset = add_unlabelled(dataset, Path(unlabelled))
+    report = check_dataset(dataset, strict=bool(strict), workers=workers or default_workers())
+    print(json.dumps(report.to_json(), indent=2) if as_json else "\n".join(report.lines()))
+    raise typer.Exit(0 if report.can_train else 3)
+
+
+@app.command()
+def plan(
+    data: Data,
+    out: Annotated[Path, typer.Option(help="The plan file to write.")] = Path("plan.json"),
+    layout: Layout = None,
+    labelled: Labelled = None,
+    unlabelled: Unlabelled = None,
+    val: Validation = None,
+    test: Test = None,
+    draw: Draw = None,
+    split_seed: SplitSeed = None,
+    dims: Dims = None,
+    memory_gb: MemoryGB = None,
+    workers: Workers = None,
+    config: Config = None,
+    set_: Set = None,
+    quiet: Quiet = False,
+) -> None:
+    """Write plan.json: spacing, patch, 2-D or 3-D, network, normalisation. Edit it and give it to `train --plan`."""
+    from semiseg.data.fingerprint import make_plan
+    from semiseg.experiment import checked_splits, default_workers
+
+    set_quiet(quiet)
+    settings = _settings(config, set_, data, locals())
+    dataset, splits, report = checked_splits(settings.data, workers or default_workers())
+    made = make_plan(
+        dataset, splits, dims=settings.dims, memory_gb=settings.memory_gb, overrides=settings.plan
+    )
+    made.save(out)
+    print(f"{out}: {made.reason}")
+
+
+@app.command()
+def prepare(
+    data: Data,
+    plan: Annotated[Path | None, typer.Option(help="A plan file; made anew if not given.")] = None,
+    layout: Layout = None,
+    labelled: Labelled = None,
+    unlabelled: Unlabelled = None,
+    val: Validation = None,
+    test: Test = None,
+    draw: Draw = None,
+    split_seed: SplitSeed = None,
+    dims: Dims = None,
+    memory_gb: MemoryGB = None,
+    workers: Workers = None,
+    config: Config = None,
+    set_: Set = None,
+    quiet: Quiet = False,
+) -> None:
+    """Bring scans to the network's space and keep them in the cache, so that training starts at once."""
+    from semiseg.experiment import prepare_dataset
+
+    set_quiet(quiet)
+    print(prepare_dataset(_settings(config, set_, data, locals()), workers))
+
+
+@app.command()
+def train(
+    data: Data,
+    out: Out,
+    method: Annotated[str | None, typer.Option(help="supervised, roam or equireg.")] = None,
+    labelled: Labelled = None,
+    unlabelled: Unlabelled = None,
+    val: Validation = None,
+    test: Test = None,
+    seed: Annotated[int | None, typer.Option(help="Initialisation, order and augmentation.")] = None,
+    draw: Draw = None,
+    split_seed: SplitSeed = None,
+    steps: Annotated[int | None, typer.Option(help="Training steps.")] = None,
+    dims: Dims = None,
+    plan: Annotated[Path | None, typer.Option(help="A plan file to use instead of making one.")] = None,
+    precision: Annotated[str | None, typer.Option(help="auto, 32, bf16 or 16.")] = None,
+    init: Annotated[str | None, typer.Option(help="A run or model to start from.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with an unfinished run.")] = False,
+    transductive: Transductive = None,
+    strict: Strict = None,
+    layout: Layout = None,
+    memory_gb: MemoryGB = None,
+    device: Device = "auto",
+    workers: Workers = None,
+    config: Config = None,
+    set_: Set = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the resolved settings and stop.")] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Check, plan, prepare and train in one go. The model ends in OUT/model."""
+    import yaml
+
+    from semiseg.experiment import train_run
+
+    set_quiet(quiet)
+    settings = _settings(config, set_, data, locals())
+    if dry_run:
+        print(yaml.safe_dump(settings.resolved(), sort_keys=False), end="")
+        return
+    train_run(settings, out, resume=resume, device=device, workers=workers)
+
+
+@app.command()
+def predict(
+    paths: Annotated[
+        list[Path], typer.Argument(help="One or more runs or models, then the scans.", metavar="RUN_OR_MODEL... INPUT")
+    ],
+    out: Out,
+    probabilities: Annotated[bool, typer.Option("--probabilities", help="Write CASE_prob.nii.gz too.")] = False,
+    tta: Annotated[bool, typer.Option("--tta", help="Average over slightly moved copies of each scan.")] = False,
+    keep_largest: Annotated[
+        bool, typer.Option("--keep-largest", help="Keep the largest connected part of each class.")
+    ] = False,
+    checkpoint: Annotated[str | None, typer.Option(help="best or last, of runs; default: the exported model.")] = None,
+    cases: Annotated[Path | None, typer.Option(help="Only these: a file of case names, or a run's splits.json.")] = None,
+    overwrite: Overwrite = False,
+    device: Device = "auto",
+    workers: Workers = None,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Segment scans. Every result has the geometry of its scan and the dataset's own label values."""
+    from semiseg.predicting import predict_paths
+
+    set_quiet(quiet)
+    if len(paths) < 2:
+        raise UserError("predict: got one path, expected at least one run or model and then the scans; name both")
+    done = predict_paths(
+        paths[:-1], paths[-1], out, probabilities=probabilities, tta=tta, keep_largest=keep_largest,
+        checkpoint=checkpoint, only=cases, overwrite=overwrite, device=device,
+    )  # fmt: skip
+    summary = {"done": len(done.done), "skipped": len(done.skipped), "failed": done.failed}
+    print(json.dumps(summary) if as_json else done.text())
+    raise typer.Exit(done.exit_code)
+
+
+@app.command()
+def evaluate(
+    predictions: Annotated[Path, typer.Argument(help="Folder of predicted label maps.")],
+    labels: Annotated[Path, typer.Argument(help="Folder of label maps, or a dataset.")],
+    out: Out,
+    tolerance_mm: Annotated[float, typer.Option("--tolerance-mm", help="For the surface Dice.")] = 1.0,
+    overwrite: Overwrite = False,
+    workers: Workers = None,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Score predictions against labels: metrics.csv and summary.json. Exit 4 if a prediction is missing."""
+    from semiseg.evaluate import evaluate_folder
+
+    set_quiet(quiet)
+    result = evaluate_folder(
+        predictions, labels, out, tolerance_mm=tolerance_mm, workers=workers or 1, overwrite=overwrite
+    )
+    print(json.dumps(result.summary, indent=2) if as_json else result.text())
+    raise typer.Exit(result.exit_code)
+
+
+@app.command()
+def demo(
+    out: Out = Path("demo"),
+    device: Device = "auto",
+    seed: Annotated[int, typer.Option(help="Of the simulated subjects and the training.")] = 0,
+    quiet: Quiet = False,
+) -> None:
+    """Simulate a cohort, train every method on a few labels, compare them, write report.html."""
+    from semiseg.demo import run_demo
+
+    set_quiet(quiet)
+    run_demo(out, device=device, seed=seed)
+
+
+_DATA_FLAGS = ("layout", "unlabelled", "labelled", "val", "test", "draw", "split_seed", "transductive", "strict")
+
+
+def _settings(config: Path | None, assignments: list[str] | None, data: str, flags: dict[str, Any]) -> Any:
+    """Flags over --set over --config over defaults."""
+    import yaml
+
+    from semiseg.experiment import RunSettings, read_settings
+
+    given: dict[str, Any] = {}
+    for text in assignments or []:
+        key, equals, value = text.partition("=")
+        if not equals:
+            raise UserError(f"--set: got {text!r}, expected key=value, such as method.alpha=0.3")
+        try:
+            given[key.strip()] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise UserError(f"--set {key}: got {value!r}, expected a YAML value: {error}") from None
+    given["data.path"] = data
+    targets = {name: f"data.{name}" for name in _DATA_FLAGS}
+    targets |= {"method": "method.name", "steps": "training.steps", "precision": "training.precision"}
+    targets |= {name: name for name in ("seed", "dims", "memory_gb", "init")}
+    targets["plan"] = "plan_file"
+    for flag, key in targets.items():
+        if flags.get(flag) is not None:
+            given[key] = str(flags[flag]) if isinstance(flags[flag], Path) else flags[flag]
+    return RunSettings.parse(read_settings(config, given), where="")
+
+
+def main() -> None:
+    """Entry point: one clear message for a user's mistake, and the exit code that its kind has."""
+    try:
+        sys.exit(app(standalone_mode=False) or 0)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except click.exceptions.Abort:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and "out of memory" not in str(error).lower():
+            raise
+        print(f"error: out of memory; lower --memory-gb, plan.batch or --workers ({error})", file=sys.stderr)
+        sys.exit(6)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,280 @@
+"""One experiment from a folder of scans to a model: check, plan, prepare, train, each skipped when it is done."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import yaml
+from pydantic import Field
+
+from semiseg.data.check import CheckReport, check_dataset
+from semiseg.data.dataset import Dataset
+from semiseg.data.fingerprint import make_plan
+from semiseg.data.layouts import add_unlabelled, open_dataset
+from semiseg.data.plan import Plan
+from semiseg.data.prepare import PreparedCase, prepare_cases
+from semiseg.data.splits import Splits, make_splits
+from semiseg.draws import seed_of
+from semiseg.errors import InputError, UserError
+from semiseg.files import write_json
+from semiseg.methods import METHODS, build_method
+from semiseg.model import checkpoint_weights, save_model, start_from
+from semiseg.networks import build_network
+from semiseg.progress import say
+from semiseg.run import RunFolder
+from semiseg.settings import Settings
+from semiseg.train import Cases, Progress, TrainingConfig, fit
+
+
+class DataConfig(Settings):
+    """Which scans, and what part each plays. See `make_splits` for counts, fractions and files."""
+
+    path: str
+    layout: str | None = None
+    unlabelled: str | None = None
+    """A folder of more scans without labels."""
+    labelled: str | None = None
+    val: str | None = None
+    test: str | None = None
+    split_seed: int = 0
+    draw: int = 0
+    transductive: bool = False
+    """Accept unlabelled scans that are also test scans; the result says so."""
+    strict: bool = False
+    """Stop at a broken case instead of leaving it out."""
+
+
+class RunSettings(Settings):
+    """Everything that decides the weights a run ends with. Saved whole as `config.yaml`."""
+
+    data: DataConfig
+    method: dict[str, Any] = Field(default_factory=lambda: {"name": "supervised"})
+    """`name`, and that method's settings (`semiseg.methods`)."""
+    training: TrainingConfig = TrainingConfig()
+    plan: dict[str, Any] = Field(default_factory=dict)
+    """Changes to the plan that is made, in the plan's own structure."""
+    plan_file: str | None = None
+    """A plan to use instead of making one."""
+    dims: Literal["2", "3", "auto"] = "auto"
+    memory_gb: float = Field(default=8.0, gt=0)
+    """Budget that patch and batch are chosen for."""
+    seed: int = 0
+    """Initialisation, order and augmentation."""
+    init: str | None = None
+    """A run or model to take the first weights from."""
+
+    def resolved(self) -> dict[str, Any]:
+        """Plain values, the method's defaults and presets written out."""
+        values = self.model_dump(mode="json")
+        name, config = _method_of(self)
+        return {**values, "method": {"name": name, **config}}
+
+
+def _method_of(settings: RunSettings) -> tuple[str, dict[str, Any]]:
+    given = dict(settings.method)
+    name = given.pop("name", "supervised")
+    if name not in METHODS:
+        raise UserError(f"--method: got {name!r}, expected one of: {', '.join(METHODS)}")
+    return name, METHODS[name].Config.parse(given, where="method").model_dump(mode="json")
+
+
+def read_settings(config: Path | None, assignments: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of a YAML file, then `dotted.key: value` assignments on top."""
+    values: dict[str, Any] = {}
+    if config is not None:
+        try:
+            values = yaml.safe_load(Path(config).read_text(encoding="utf-8")) or {}
+        except (OSError, yaml.YAMLError) as error:
+            raise UserError(f"--config {config}: {error}, expected a YAML file of settings") from None
+        if not isinstance(values, dict):
+            raise UserError(f"--config {config}: expected `key: value` lines")
+    for key, value in assignments.items():
+        *path, last = key.split(".")
+        at = values
+        for part in path:
+            at = at.setdefault(part, {})
+            if not isinstance(at, dict):
+                raise UserError(f"--set {key}: {part!r} is a value, not a group of settings")
+        at[last] = value
+    return values
+
+
+def open_case_list(data: DataConfig) -> Dataset:
+    """The dataset with its additional unlabelled scans."""
+    dataset = open_dataset(data.path, data.layout)
+    return add_unlabelled(dataset, Path(data.unlabelled)) if data.unlabelled else dataset
+
+
+def checked_splits(data: DataConfig, workers: int) -> tuple[Dataset, Splits, CheckReport]:
+    """Open, check and divide a dataset. Raises InputError, naming the files, if training cannot start or would leak."""
+    dataset = open_case_list(data)
+    report = check_dataset(dataset, strict=data.strict, workers=workers)
+    if not report.can_train:
+        raise InputError("\n".join([*report.lines(), f"{data.path}: training cannot start; see the lines above"]))
+    splits = make_splits(
+        report.usable,
+        labelled=data.labelled,
+        val=data.val,
+        test=data.test,
+        split_seed=data.split_seed,
+        draw=data.draw,
+        base=dataset.root,
+    )
+    report = check_dataset(
+        dataset, strict=data.strict, workers=workers, splits=splits, transductive=data.transductive
+    )
+    if not report.can_train:
+        raise InputError("\n".join([*report.lines(), f"{data.path}: training cannot start; see the lines above"]))
+    return dataset, splits, report
+
+
+def train_run(
+    settings: RunSettings,
+    out: Path,
+    *,
+    resume: bool = False,
+    device: str = "auto",
+    workers: int | None = None,
+) -> RunFolder:
+    """Check, plan, prepare and train in one go; the run folder ends with `result.json` and `model/`.
+
+    A finished run is left as it is. Raises UserError for an unfinished one without `resume`, and for settings that
+    differ from those that the folder was begun with.
+    """
+    folder, workers = RunFolder(out), default_workers() if workers is None else workers
+    wanted = settings.resolved()
+    if folder.config.exists():
+        _refuse_other_settings(folder, wanted)
+        if folder.result.exists():
+            say(f"{out}: already finished; nothing to do")
+            return folder
+        if not resume:
+            raise UserError(f"{out}: got an unfinished run; go on with --resume, or choose another --out")
+    main = int(os.environ.get("RANK", "0")) == 0
+    dataset, splits, report = checked_splits(settings.data, workers)
+    if main:
+        for line in (*report.lines(), *splits.notes):
+            say(line)
+    plan = _plan_of(settings, dataset, splits, folder)
+    if main:
+        folder.path.mkdir(parents=True, exist_ok=True)
+        splits.save(folder.splits)
+        plan.save(folder.plan)
+        folder.write_environment(seed=settings.seed)
+        folder.write_config(wanted)
+    torch.manual_seed(seed_of(settings.seed, "initialisation"))
+    network = build_network(plan)
+    if settings.init:
+        fresh = start_from(network, Path(settings.init))
+        if fresh:
+            say(f"--init {settings.init}: fresh weights for {', '.join(fresh)}")
+    name, config = _method_of(settings)
+    method = build_method(name, network, config)
+
+    def prepared(cases: Any) -> list[PreparedCase]:
+        return prepare_cases(cases, plan, workers=workers)
+
+    cases = Cases(
+        labelled=prepared(splits.labelled),
+        unlabelled=prepared(splits.unlabelled) if method.wants_unlabelled else [],
+        validation=prepared(splits.val),
+    )
+    if main:
+        say(
+            f"{name}: {len(cases.labelled)} labelled + {len(cases.validation)} validation scans, "
+            f"{len(cases.unlabelled)} unlabelled; {plan.dims}-D, patch {plan.patch}, {settings.training.steps} steps"
+        )
+    progress = fit(
+        method, plan, cases, settings.training, folder, seed=settings.seed, device=device,
+        workers=loader_workers(device), resume=resume,
+    )  # fmt: skip
+    if main:
+        _finish(folder, plan, settings, splits, progress)
+    return folder
+
+
+def _finish(folder: RunFolder, plan: Plan, settings: RunSettings, splits: Splits, progress: Progress) -> None:
+    used: Literal["best", "last"] = "best" if progress.best_step is not None else "last"
+    result = {
+        "checkpoint": used,
+        "note": "best checkpoint by validation Dice" if used == "best" else "no validation scans: the last checkpoint",
+        "steps": progress.step,
+        "last": {"step": progress.step, "validation_dice": progress.last_dice},
+        "best": {"step": progress.best_step, "validation_dice": progress.best_dice},
+        "labelled": len(splits.labelled),
+        "validation": len(splits.val),
+        "labels_used": f"{len(splits.labelled)} + {len(splits.val)} labelled",
+        "unlabelled": len(splits.unlabelled) if _uses_unlabelled(settings) else 0,
+        "transductive": settings.data.transductive,
+        "duration_s": round(progress.duration_s, 1),
+        "precision": progress.precision,
+    }
+    facts = {"classes": plan.classes, "settings": settings.resolved(), "scores": result}
+    save_model(folder.model, checkpoint_weights(folder, used), plan, facts)
+    write_json(folder.result, result)
+    say(f"{folder.path}: finished {progress.step} steps; {result['note']}; model in {folder.model}")
+
+
+def _uses_unlabelled(settings: RunSettings) -> bool:
+    name, config = _method_of(settings)
+    return name != "supervised" and bool(config.get("unlabelled", True))
+
+
+def _plan_of(settings: RunSettings, dataset: Dataset, splits: Splits, folder: RunFolder) -> Plan:
+    if folder.plan.exists():  # resumed: the plan that the run began with
+        return Plan.load(folder.plan)
+    if settings.plan_file:
+        plan = Plan.load(Path(settings.plan_file))
+        return Plan.parse(merged(plan.model_dump(mode="json"), settings.plan), where="plan")
+    return make_plan(dataset, splits, dims=settings.dims, memory_gb=settings.memory_gb, overrides=settings.plan)
+
+
+def merged(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """`values` with `changes` on top, group by group."""
+    result = dict(values)
+    for key, value in changes.items():
+        inner = result.get(key)
+        result[key] = merged(inner, value) if isinstance(value, Mapping) and isinstance(inner, Mapping) else value
+    return result
+
+
+def _refuse_other_settings(folder: RunFolder, wanted: Mapping[str, Any]) -> None:
+    before = flat(folder.read_config())
+    now = flat(wanted)
+    changed = [
+        f"{key}: {before.get(key)!r} -> {now.get(key)!r}"
+        for key in sorted(before.keys() | now.keys())
+        if before.get(key) != now.get(key)
+    ]
+    if changed:
+        raise UserError(
+            f"{folder.path}: got other settings than it was begun with ({'; '.join(changed)}); "
+            "use the same settings, or another --out"
+        )
+
+
+def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings as `dotted.key: value`."""
+    result: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping) and value:
+            result |= flat(value, f"{prefix}{key}.")
+        else:
+            result[f"{prefix}{key}"] = list(value) if isinstance(value, tuple) else value
+    return result
+
+
+def default_workers() -> int:
+    """`SEMISEG_WORKERS`, else the cores that this process may use, 8 at most."""
+    given = os.environ.get("SEMISEG_WORKERS")
+    return int(given) if given else min(8, len(os.sched_getaffinity(0)))
+
+
+def loader_workers(device: str) -> int:
+    """Reading patches from memory-mapped arrays takes milliseconds: only a GPU is fast enough to wait for it."""
+    on_gpu = device.startswith("cuda") or (device == "auto" and torch.cuda.is_available())
+    return min(4, max(1, default_workers() - 1)) if on_gpu else 0

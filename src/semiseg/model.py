@@ -1,0 +1,99 @@
+"""A model is a folder: `model.safetensors` (weights) and `model.json` (everything else)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from semiseg.checkpoint import read_checkpoint, read_weights
+from semiseg.data.plan import Plan
+from semiseg.errors import InputError
+from semiseg.files import replacing, write_json
+from semiseg.networks import build_network
+from semiseg.predict import LoadedModel
+from semiseg.run import RunFolder
+
+FORMAT = 1
+
+
+def save_model(folder: Path, weights: Mapping[str, Tensor], plan: Plan, facts: Mapping[str, Any]) -> None:
+    """Write a model folder. `facts` (method, settings, scores, ...) is kept for reading; prediction needs the plan."""
+    values = {"format": FORMAT, "plan": plan.model_dump(mode="json"), **facts}
+    with replacing(folder / "model.safetensors") as temporary:
+        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}, temporary)
+    write_json(folder / "model.json", values)
+
+
+def load_model(path: Path, checkpoint: Literal["best", "last"] | None = None) -> LoadedModel:
+    """The model in a model folder, or of a run: its exported model, or the named checkpoint.
+
+    Raises InputError if there is none, or its weights do not fit its plan.
+    """
+    path = Path(path)
+    run = RunFolder(path)
+    if run.config.exists():
+        if checkpoint is not None:
+            return _assemble(checkpoint_weights(run, checkpoint), Plan.load(run.plan), path)
+        if not (run.model / "model.json").exists():
+            raise InputError(
+                f"{path}: got a run that is not finished, expected one with a model; "
+                "finish it with `semiseg train ... --resume`, or ask for --checkpoint last"
+            )
+        path = run.model
+    elif checkpoint is not None:
+        raise InputError(f"{path}: got --checkpoint {checkpoint} with a model folder, expected a run; leave it out")
+    description = path / "model.json"
+    if not description.exists():
+        raise InputError(f"{path}: got no model.json, expected a run or a model folder; check the path")
+    try:
+        values = json.loads(description.read_text(encoding="utf-8"))
+        plan = values["plan"]
+    except (ValueError, KeyError) as error:
+        raise InputError(f"{description}: {error!r}, expected a model's description; export it again") from None
+    return _assemble(read_weights(path / "model.safetensors"), Plan.parse(plan, where=f"{description}: plan"), path)
+
+
+def checkpoint_weights(run: RunFolder, which: Literal["best", "last"]) -> dict[str, Tensor]:
+    """Weights of the predictor at the best validation, or at the newest checkpoint."""
+    if which == "best":
+        if not run.best.exists():
+            raise InputError(
+                f"{run.path}: got --checkpoint best, expected a run with validation scans; use --checkpoint last"
+            )
+        return read_checkpoint(run.best).part("predictor")
+    newest = run.newest_checkpoint()
+    if newest is None:
+        raise InputError(f"{run.path}: got no checkpoint, expected one; train the run first")
+    return newest.part(f"method.{newest.facts['predictor']}")
+
+
+def start_from(network: nn.Module, path: Path) -> list[str]:
+    """Copy a model's weights into `network` wherever name and shape agree. Returns the names that kept their own
+    (a head for other classes). Raises InputError if nothing else agrees."""
+    weights = load_model(path).network.state_dict()
+    own = network.state_dict()
+    fitting = {name: w for name, w in weights.items() if name in own and own[name].shape == w.shape}
+    left = [name for name in own if name not in fitting]
+    if len(fitting) < len(own) / 2:
+        raise InputError(
+            f"{path}: {len(fitting)} of {len(own)} weights fit this network, expected most of them; "
+            "use the same plan.network (`--plan` with that run's plan.json)"
+        )
+    network.load_state_dict({**own, **fitting})
+    return left
+
+
+def _assemble(weights: Mapping[str, Tensor], plan: Plan, path: Path) -> LoadedModel:
+    with torch.random.fork_rng(devices=[]):  # initial weights are about to be replaced: leave the generator alone
+        network = build_network(plan)
+    try:
+        network.load_state_dict(dict(weights))
+    except RuntimeError as error:
+        raise InputError(f"{path}: {str(error).splitlines()[-1].strip()}, expected the plan's network") from None
+    return LoadedModel(network=network.eval(), plan=plan, name=str(path))

@@ -1,0 +1,64 @@
+"""Pictures of a batch during training: image, label, prediction; unlabelled image and guess."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from semiseg.files import replacing
+from semiseg.methods.method import forward_frozen
+from semiseg.types import IGNORE, Batch
+
+_RGB = np.ndarray[Any, np.dtype[np.uint8]]
+
+# Okabe and Ito's colours, which colour-blind people can tell apart
+PALETTE = np.array(
+    [(230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (213, 94, 0), (204, 121, 167)],
+    dtype=np.uint8,
+)
+
+
+@torch.no_grad()
+def draw_pictures(network: nn.Module, batch: Batch, classes: int, path: Path, most: int = 4) -> _RGB:
+    """Write a PNG: a column for each of up to `most` labelled patches (image, label, prediction), then for as many
+    unlabelled ones (image, guess). In 3-D, the middle slice. Returns the pixels, (height, width, 3)."""
+    rows: list[list[_RGB]] = []
+    image = batch.image[:most]
+    guess = forward_frozen(network, image).argmax(1)
+    pairs = [(image, None), (image, batch.label[:most]), (image, guess)]
+    if len(batch.unlabelled):
+        image = batch.unlabelled[:most]
+        pairs += [(image, None), (image, forward_frozen(network, image).argmax(1))]
+    for picture, label in pairs:
+        rows.append(
+            [tile(_slice(picture[k, 0]), None if label is None else _slice(label[k])) for k in range(len(picture))]
+        )
+    width = max(len(row) for row in rows)
+    blank = np.zeros_like(rows[0][0])
+    pixels: _RGB = np.concatenate([np.concatenate(row + [blank] * (width - len(row)), axis=1) for row in rows])
+    with replacing(path) as temporary:
+        Image.fromarray(pixels).save(temporary)
+    return pixels
+
+
+def tile(image: np.ndarray[Any, Any], label: np.ndarray[Any, Any] | None) -> _RGB:
+    """One slice in grey, up = the second axis; label values above 0 tinted. Two grey pixels around it."""
+    low, high = np.percentile(image, (1, 99))
+    grey = np.clip((image - low) / max(high - low, 1e-6), 0, 1) * 255
+    pixels = np.repeat(grey[..., None], 3, axis=-1)
+    if label is not None:
+        marked = (label > 0) & (label != IGNORE)
+        pixels[marked] = 0.45 * pixels[marked] + 0.55 * PALETTE[(label[marked] - 1) % len(PALETTE)]
+    turned = np.rot90(pixels.astype(np.uint8))
+    return np.pad(turned, ((1, 1), (1, 1), (0, 0)), constant_values=64)
+
+
+def _slice(x: Tensor) -> np.ndarray[Any, Any]:
+    if x.ndim == 3:
+        x = x[..., x.shape[-1] // 2]
+    return np.asarray(x.float().cpu() if x.is_floating_point() else x.cpu())

@@ -1,0 +1,67 @@
+import pytest
+import torch
+import torch.nn.functional as F
+
+from semiseg import losses
+from semiseg.types import IGNORE
+
+
+def logits_of(p):
+    return p.clamp(min=1e-9).log()
+
+
+def test_cross_entropy_equals_torch_for_hard_and_soft_targets():
+    logits, label = torch.randn(2, 3, 5, 4), torch.randint(0, 3, (2, 5, 4))
+    label[0, 0] = IGNORE
+    valid = label != IGNORE
+    ours = losses.masked_mean(losses.cross_entropy(losses.one_hot(label, 3), logits), valid)
+    torch.testing.assert_close(ours, F.cross_entropy(logits, label, ignore_index=IGNORE))
+    soft = torch.randn(2, 3, 5, 4).softmax(1)
+    torch.testing.assert_close(losses.cross_entropy(soft, logits).mean(), F.cross_entropy(logits, soft))
+
+
+def test_kl_equals_torch_and_is_zero_for_equal_distributions():
+    target, logits = torch.randn(2, 3, 5).softmax(1), torch.randn(2, 3, 5)
+    expected = F.kl_div(logits.log_softmax(1), target, reduction="none").sum(1)
+    torch.testing.assert_close(losses.kl(target, logits), expected)
+    torch.testing.assert_close(losses.kl(target, logits_of(target)), torch.zeros(2, 5), atol=1e-6, rtol=0)
+    certain = torch.tensor([[1.0, 0.0]])
+    assert torch.isfinite(losses.kl(certain, torch.randn(1, 2))).all()  # 0 log 0 is 0
+
+
+def test_squared_error_by_hand():
+    target, p = torch.tensor([[1.0, 0.0]]), torch.tensor([[0.7, 0.3]])
+    torch.testing.assert_close(losses.squared_error(target, logits_of(p)), torch.tensor([0.18]))
+
+
+def test_soft_dice_by_hand_and_for_perfect_soft_targets():
+    target = torch.tensor([[[0.0, 0.5, 1.0, 1.0], [1.0, 0.5, 0.0, 0.0]]])
+    valid = torch.ones(1, 4, dtype=torch.bool)
+    assert float(losses.soft_dice(target, logits_of(target), valid)) == pytest.approx(0, abs=1e-5)
+    p = torch.tensor([[[0.5, 0.5, 0.5, 0.5], [0.5, 0.5, 0.5, 0.5]]])
+    # foreground: 2 * (0.5 + 0.25) / (4 * 0.25 + 1 + 0.25)
+    assert float(losses.soft_dice(target, logits_of(p), valid)) == pytest.approx(1 - 1.5 / 2.25)
+
+
+def test_soft_dice_leaves_out_absent_classes_and_ignored_voxels():
+    label = torch.tensor([[0, 1, 1, IGNORE]])
+    wrong_where_ignored = losses.one_hot(torch.tensor([[0, 1, 1, 2]]), 3) * 40
+    target, valid = losses.one_hot(label, 3), label != IGNORE
+    assert float(losses.soft_dice(target, wrong_where_ignored, valid)) == pytest.approx(0, abs=1e-5)
+    nothing = losses.soft_dice(losses.one_hot(label * 0, 3), wrong_where_ignored.requires_grad_(), valid)
+    nothing.backward()
+    assert float(nothing.detach()) == 0
+
+
+def test_masked_mean_selects():
+    x = torch.tensor([1.0, float("nan"), 3.0])
+    assert float(losses.masked_mean(x, torch.tensor([True, False, True]))) == 2
+    assert float(losses.masked_mean(x, torch.zeros(3, dtype=torch.bool))) == 0
+
+
+def test_a_weight_means_the_same_for_any_number_of_classes():
+    """Sum over classes: splitting the background into more empty classes changes no consistency term."""
+    p, q = torch.tensor([[0.9, 0.1]]), torch.tensor([[0.6, 0.4]])
+    more = F.pad(p, (0, 5)), F.pad(q, (0, 5))
+    for loss in (losses.squared_error, losses.kl):
+        torch.testing.assert_close(loss(p, logits_of(q)), loss(more[0], logits_of(more[1])), atol=1e-5, rtol=0)

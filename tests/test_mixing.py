@@ -1,0 +1,75 @@
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from semiseg.transforms.mixing import Box, Mix, sharpen
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 1000), per_sample=st.booleans(), alpha=st.sampled_from([0.1, 0.75, 1.0, 4.0]))
+def test_mixed_distributions_are_distributions_and_rows_keep_their_character(seed, per_sample, alpha):
+    target = torch.randn(5, 3, 4, 4, generator=generator(seed)).softmax(1)
+    mix = Mix.draw(5, alpha, generator(seed), per_sample)
+    mixed = mix(target)
+    torch.testing.assert_close(mixed.sum(1), torch.ones(5, 4, 4))
+    assert (mix.share >= 0.5).all()
+    assert (mix.share <= 1).all()
+    assert sorted(mix.partner.tolist()) == list(range(5))
+    assert per_sample or len(set(mix.share.tolist())) == 1
+
+
+def test_mix_is_the_formula_on_any_shape():
+    mix = Mix(torch.tensor([1, 0]), torch.tensor([0.75, 0.5]))
+    x = torch.tensor([[4.0, 8.0], [0.0, 2.0]])
+    assert mix(x).tolist() == [[3.0, 6.5], [2.0, 5.0]]
+    valid = torch.tensor([[True, False], [True, True]])
+    assert mix.mask(valid).tolist() == [[True, False], [True, False]]
+
+
+def test_shares_follow_beta():
+    """max(l, 1 - l) with l ~ Beta(1, 1) is even on [0.5, 1]."""
+    shares = torch.stack([Mix.draw(2, 1.0, generator(seed)).share[0] for seed in range(400)])
+    assert float(shares.mean()) == pytest.approx(0.75, abs=0.03)
+    assert float(shares.var()) == pytest.approx(1 / 48, rel=0.25)
+
+
+@pytest.mark.parametrize("size", [(20, 24), (12, 16, 10)])
+def test_box_takes_the_same_box_of_everything(size):
+    box = Box.draw((6, 1, *size), (0.2, 0.4), 1.0, generator())
+    x = torch.arange(6.0).reshape(6, 1, *[1] * len(size)).expand(6, 1, *size)
+    pasted = box(x)
+    for k in range(6):
+        inside, outside = pasted[k, 0][box.where[k]], pasted[k, 0][~box.where[k]]
+        assert (inside == float(box.partner[k])).all()
+        assert (outside == k).all()
+        assert 0.15 < float(box.where[k].float().mean()) < 0.45
+    valid = x[:, 0] == 2
+    assert torch.equal(box.mask(valid), pasted[:, 0] == 2)
+
+
+def test_box_on_a_hidden_layer_is_the_box_at_its_resolution():
+    box = Box.draw((4, 1, 16, 16), (0.2, 0.4), 1.0, generator(1))
+    coarse = box(torch.arange(4.0).reshape(4, 1, 1, 1).expand(4, 2, 8, 8))
+    fine = box(torch.arange(4.0).reshape(4, 1, 1, 1).expand(4, 2, 16, 16))
+    assert coarse.shape == (4, 2, 8, 8)
+    moved = box.partner != torch.arange(4)
+    assert float((coarse != torch.arange(4.0).reshape(4, 1, 1, 1))[moved].float().mean()) == pytest.approx(
+        float((fine != torch.arange(4.0).reshape(4, 1, 1, 1))[moved].float().mean()), abs=0.1
+    )
+
+
+def test_box_probability():
+    boxes = Box.draw((400, 1, 8, 8), (0.1, 0.4), 0.25, generator()).where.flatten(1).any(1)
+    assert 0.18 < float(boxes.float().mean()) < 0.32
+
+
+def test_sharpen():
+    p = torch.tensor([[0.8, 0.2]])
+    assert sharpen(p, 1.0) is p
+    torch.testing.assert_close(sharpen(p, 0.5), torch.tensor([[0.64, 0.04]]) / 0.68)
+    assert torch.isfinite(sharpen(torch.tensor([[1.0, 0.0]]), 0.01)).all()

@@ -1,0 +1,127 @@
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from semiseg.transforms.warp import Warp, WarpConfig
+from semiseg.types import IGNORE
+
+SIZES = {2: (9, 12), 3: (5, 8, 7)}
+STRONG = WarpConfig(rotate_deg=30, scale=(0.8, 1.2), shear_deg=10, shift=0.1, elastic=0.02, smooth=0.2)
+
+
+def draw(config, size, batch=2, spacing_mm=None, seed=0):
+    spacing_mm = spacing_mm or (1.0,) * len(size)
+    return Warp.draw((batch, 1, *size), config, spacing_mm, torch.Generator().manual_seed(seed))
+
+
+def ramp(size, batch=2):
+    """A linear function of position, a different one for every sample."""
+    axes = torch.meshgrid(*[torch.arange(n, dtype=torch.float32) for n in size], indexing="ij")
+    plane = sum((k + 1) * axis for k, axis in enumerate(axes))
+    return torch.stack([plane * (b + 1) for b in range(batch)])[:, None]
+
+
+@pytest.mark.parametrize("size", [*SIZES.values(), (1, 6), (6, 1, 4)])
+def test_zero_magnitude_returns_the_input(size):
+    x = torch.randn(2, 3, *size)
+    warp = draw(WarpConfig(), size)
+    torch.testing.assert_close(warp(x), x, atol=1e-4, rtol=0)
+    label = torch.randint(0, 5, (2, *size))
+    assert torch.equal(warp.labels(label), label)
+    assert warp.inside.all()
+
+
+@pytest.mark.parametrize("size", SIZES.values())
+@settings(max_examples=15, deadline=None)
+@given(seed=st.integers(0, 1000))
+def test_a_linear_picture_is_read_exactly_where_the_grid_says(size, seed):
+    """Linear interpolation of a linear function has no error: the warped ramp is the ramp of the warped position."""
+    warp = draw(STRONG, size, seed=seed)
+    x = ramp(size)
+    voxel = (warp.grid + 1) / 2 * torch.tensor([n - 1.0 for n in size])
+    expected = torch.stack([(b + 1) * sum((k + 1) * voxel[b, ..., k] for k in range(len(size))) for b in range(2)])
+    error = (warp(x)[:, 0] - expected).abs()[warp.inside]
+    assert float(error.max()) < 1e-4 * float(x.max() - x.min())
+
+
+@pytest.mark.parametrize("angle", [90, 180, 270])
+def test_right_angles_are_exact(angle):
+    turn = math.radians(angle)
+    size = (7, 7)
+    matrix = torch.tensor([[math.cos(turn), -math.sin(turn)], [math.sin(turn), math.cos(turn)]])
+    warp = Warp(draw(WarpConfig(), size, batch=1).grid @ matrix)
+    x = torch.randn(1, 2, *size)
+    torch.testing.assert_close(warp(x), torch.rot90(x, angle // 90, (2, 3)), atol=1e-5, rtol=0)
+    label = torch.randint(0, 5, (1, *size))
+    assert torch.equal(warp.labels(label), torch.rot90(label, angle // 90, (1, 2)))
+    assert warp.inside.all()
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_flips_are_exact_and_happen_half_of_the_time(axis):
+    x = torch.randn(40, 1, *SIZES[3])
+    warped = draw(WarpConfig(flip=(axis,)), SIZES[3], batch=40)(x)
+    flipped = [torch.allclose(a, b.flip(axis + 1), atol=1e-4) for a, b in zip(warped, x, strict=True)]
+    kept = [torch.allclose(a, b, atol=1e-4) for a, b in zip(warped, x, strict=True)]
+    assert all(a or b for a, b in zip(flipped, kept, strict=True))
+    assert 8 < sum(flipped) < 32
+
+
+def test_a_rotation_is_one_in_millimetres_not_in_voxels():
+    """On 1 x 3 mm voxels every point keeps its distance in mm from the centre."""
+    size, spacing = (31, 11), (1.0, 3.0)
+    half = torch.tensor([15.0, 15.0])
+    grid = draw(WarpConfig(rotate_deg=40), size, spacing_mm=spacing, seed=3).grid * half
+    rest = draw(WarpConfig(), size, spacing_mm=spacing).grid * half
+    torch.testing.assert_close(grid.norm(dim=-1), rest.norm(dim=-1), atol=1e-3, rtol=1e-4)
+    assert float((grid - rest).abs().max()) > 1
+
+
+def test_magnification_enlarges_and_shift_is_a_share_of_the_side():
+    double = draw(WarpConfig(scale=(2.0, 2.0)), (9, 9))
+    assert float(double.grid.abs().max()) == pytest.approx(0.5)
+    shifts = (draw(WarpConfig(shift=0.25), (9, 9), batch=200).grid - draw(WarpConfig(), (9, 9), batch=200).grid) / 2
+    assert float(shifts.abs().max()) <= 0.25
+    assert float(shifts.abs().max()) > 0.2
+
+
+@pytest.mark.parametrize("size", [(60, 80), (30, 40, 24)])
+def test_elastic_displacement_has_the_stated_size_and_smoothness(size):
+    config = WarpConfig(elastic=0.02, smooth=0.1)
+    batch = 60 if len(size) == 2 else 20
+    moved = (draw(config, size, batch).grid - draw(WarpConfig(), size, batch).grid) / 2
+    voxels = moved * torch.tensor([n - 1.0 for n in size])
+    shortest = min(size) - 1
+    rms = voxels.square().mean(dim=tuple(range(len(size) + 1))).sqrt()
+    torch.testing.assert_close(rms, torch.full_like(rms, 0.02 * shortest), rtol=0.1, atol=0)
+    slope = voxels.diff(dim=1).abs().max()
+    assert float(slope) < 0.8  # no folding: neighbours never change places
+
+
+def test_outside_is_ignored_for_labels_and_false_for_masks():
+    warp = draw(WarpConfig(scale=(0.5, 0.5)), (9, 9))
+    label, mask, image = torch.ones(2, 9, 9, dtype=torch.long), torch.ones(2, 9, 9, dtype=torch.bool), torch.ones(2, 1, 9, 9)
+    assert (warp.labels(label) == torch.where(warp.inside, 1, IGNORE)).all()
+    assert torch.equal(warp.mask(mask), warp.inside)
+    assert float(warp(image)[0, 0, 0, 0]) == 0
+    assert 0.2 < float(warp.inside.float().mean()) < 0.4  # a quarter of the area, border voxels included
+
+
+def test_ignore_and_false_travel_with_the_picture():
+    label = torch.full((1, 5, 5), IGNORE)
+    label[0, 0, 0] = 3
+    mask = label == 3
+    turned = Warp(-draw(WarpConfig(), (5, 5), batch=1).grid)
+    assert int(turned.labels(label)[0, 4, 4]) == 3
+    assert int((turned.labels(label) == IGNORE).sum()) == 24
+    assert bool(turned.mask(mask)[0, 4, 4])
+    assert int(turned.mask(mask).sum()) == 1
+
+
+def test_probability_leaves_samples_alone():
+    config = STRONG.model_copy(update={"probability": 0.5})
+    moved = (draw(config, (9, 9), batch=100).grid - draw(WarpConfig(), (9, 9), batch=100).grid).abs().amax((1, 2, 3))
+    assert 10 < int((moved < 1e-6).sum()) < 45  # affine and elastic part both left out: a quarter
