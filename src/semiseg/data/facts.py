@@ -174,9 +174,8 @@ def _box(mask: np.ndarray[Any, Any]) -> Box | None:
 
 def _voxel_hash(array: np.ndarray[Any, Any]) -> str:
     digest = hashlib.blake2b(repr(array.shape).encode(), digest_size=16)
-    digest.update(
-        np.ascontiguousarray(array.T)
-    )  # files are stored first axis fastest, so this copies nothing
+    # Files are stored first axis fastest, so the transpose is contiguous and nothing is copied.
+    digest.update(np.ascontiguousarray(array.T).data)
     return digest.hexdigest()
 
 

@@ -1,0 +1,288 @@
+"""Everything that is wrong with a dataset, before any computing: one finding for each thing."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations, product
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from semiseg.data.dataset import Case, Dataset
+from semiseg.data.facts import CaseFacts, ImageFacts, LabelFacts, Unreadable, all_facts
+from semiseg.data.images import case_name
+from semiseg.data.splits import Splits
+from semiseg.types import Geometry
+
+Severity = Literal["error", "warning", "note"]
+_ORDER: tuple[Severity, ...] = ("error", "warning", "note")
+
+SILENT_SHARE, ERROR_SHARE = 0.01, 0.1
+"""Displacement of a corner voxel, as a share of the smallest voxel side: below the first it is rounding and
+not mentioned, above the second an error, between them a note."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that is wrong or worth knowing. `expected` and `action` are empty if nothing is to do."""
+
+    file: Path
+    found: str
+    expected: str
+    action: str
+    severity: Severity
+    case: str = ""
+    leak: bool = False
+    """Training would see what it is tested on; never only left out."""
+
+    def __str__(self) -> str:
+        rest = f", expected {self.expected}; {self.action}" if self.expected else ""
+        return f"{self.severity}: {self.file}: got {self.found}{rest}"
+
+
+@dataclass(frozen=True)
+class CheckReport:
+    """What `check_dataset` found: errors first, then warnings and notes.
+
+    facts: of all cases, test scans and hidden labels included; not for the plan. can_train: whether training
+    may start.
+    """
+
+    findings: tuple[Finding, ...]
+    usable: tuple[Case, ...]
+    """Cases without an error of their own, in the dataset's order."""
+    facts: Mapping[str, CaseFacts]
+    can_train: bool
+
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        usable = {case.name for case in self.usable}
+        return tuple(name for name in self.facts if name not in usable)
+
+    def lines(self) -> list[str]:
+        """One line a finding; the errors that cost a case say so."""
+        left_out = set(self.left_out)
+        return [
+            f"{finding} (case left out)"
+            if finding.severity == "error" and finding.case in left_out
+            else str(finding)
+            for finding in self.findings
+        ]
+
+    def to_json(self) -> dict[str, Any]:
+        keys = ("severity", "case", "found", "expected", "action", "leak")
+        return {
+            "can_train": self.can_train,
+            "cases": len(self.facts),
+            "usable": [case.name for case in self.usable],
+            "left_out": list(self.left_out),
+            "findings": [
+                {"file": str(one.file), **{key: getattr(one, key) for key in keys}} for one in self.findings
+            ],
+        }
+
+
+def check_dataset(
+    dataset: Dataset,
+    *,
+    strict: bool = False,
+    workers: int = 1,
+    transductive: bool = False,
+    splits: Splits | None = None,
+) -> CheckReport:
+    """Read every file (or remember it) and list what is wrong.
+
+    A case with an error is left out; with `strict` an error stops training. Training cannot start either if
+    no labelled case is left, or if the same voxels or the same group are in two splits. `splits` are those to
+    be trained with; without them cases are where the dataset puts them, all others count as training cases.
+    transductive: unlabelled scans may be test scans as well (a note says which).
+    """
+    facts = all_facts(dataset.cases, workers)
+    findings = list(_dataset_findings(dataset))
+    channels = (
+        len(dataset.channels) or Counter(len(case.images) for case in dataset.cases).most_common(1)[0][0]
+    )
+    broken = set()
+    for case in dataset.cases:
+        found = list(_case_findings(case, facts[case.name], channels, dataset))
+        findings += found
+        if any(one.severity == "error" for one in found):
+            broken.add(case.name)
+    usable = tuple(case for case in dataset.cases if case.name not in broken)
+    places = _places(usable, splits)
+    findings += _same_content(usable, facts, places, transductive)
+    findings += _parted_groups(usable, places if splits else _declared(usable), transductive)
+    if "train" not in places.values():
+        nothing = "no usable case with a label for training"
+        findings.append(Finding(dataset.root, nothing, "at least one", "repair or add labels", "error"))
+    stops = any(one.leak or (strict and one.severity == "error") for one in findings)
+    findings.sort(key=lambda one: _ORDER.index(one.severity))
+    return CheckReport(tuple(findings), usable, facts, "train" in places.values() and not stops)
+
+
+def _dataset_findings(dataset: Dataset) -> Iterator[Finding]:
+    for note in dataset.notes:
+        yield Finding(dataset.root, note, "", "", "note")
+    for path in dataset.orphan_labels:
+        name = case_name(path)
+        action = "add the image or remove the label"
+        yield Finding(path, "a label without an image", f"an image of case {name!r}", action, "error", name)
+
+
+def _case_findings(case: Case, facts: CaseFacts, channels: int, dataset: Dataset) -> Iterator[Finding]:
+    if len(case.images) != channels:
+        found, expected = f"{len(case.images)} channel(s) for case {case.name!r}", f"{channels}"
+        yield Finding(case.images[0], found, expected, "add or remove images", "error", case.name)
+    readable: list[tuple[Path, ImageFacts]] = []
+    for path, image in zip(case.images, facts.images, strict=True):
+        if isinstance(image, Unreadable):
+            yield Finding(path, image.found, image.expected, image.action, "error", case.name)
+            continue
+        if image.non_finite:
+            found = f"{image.non_finite} voxels that are NaN or infinite"
+            yield Finding(path, found, "finite intensities", "repair the scan", "error", case.name)
+        readable.append((path, image))
+    for path, image in readable[1:]:
+        yield from _mismatch(case, path, image.geometry, *readable[0])
+    if case.label is None:
+        if case.split in (None, "train"):
+            yield Finding(
+                case.images[0], "an image without a label: an unlabelled case", "", "", "note", case.name
+            )
+    elif isinstance(facts.label, Unreadable):
+        yield Finding(
+            case.label, facts.label.found, facts.label.expected, facts.label.action, "error", case.name
+        )
+    elif facts.label is not None:
+        if readable:
+            yield from _mismatch(case, case.label, facts.label.geometry, *readable[0])
+        yield from _value_findings(case, case.label, facts.label, dataset)
+
+
+def _mismatch(
+    case: Case, path: Path, geometry: Geometry, image_path: Path, image: ImageFacts
+) -> Iterator[Finding]:
+    if geometry.shape != image.shape:
+        found, expected = f"shape {_size(geometry)}", f"{_size(image.geometry)} as in {image_path.name}"
+        yield Finding(path, found, expected, "export both on the same grid", "error", case.name)
+        return
+    moved_mm = corner_displacement_mm(geometry, image.geometry)
+    side_mm = min(image.spacing_mm)
+    if moved_mm < SILENT_SHARE * side_mm:
+        return
+    found = f"a geometry that puts a corner voxel {moved_mm:.3g} mm from where {image_path.name} has it"
+    expected = f"less than {ERROR_SHARE * side_mm:.3g} mm"
+    if moved_mm > ERROR_SHARE * side_mm:
+        yield Finding(path, found, expected, "export both on the same grid", "error", case.name)
+    else:
+        yield Finding(path, found, expected, "nothing to do if that is rounding", "note", case.name)
+
+
+def corner_displacement_mm(first: Geometry, second: Geometry) -> float:
+    """Distance in mm between the places that two geometries give to a corner voxel; the largest one."""
+    corners = np.array([[*index, 1] for index in product(*((0, size - 1) for size in first.shape))])
+    moved = corners @ (first.affine - second.affine).T
+    return float(np.linalg.norm(moved[:, :3], axis=1).max())
+
+
+def _value_findings(case: Case, path: Path, label: LabelFacts, dataset: Dataset) -> Iterator[Finding]:
+    if dataset.classes is not None:
+        known = {*dataset.classes.values(), dataset.ignore}
+        if unknown := [value for value in label.values if value not in known]:
+            voxels = sum(label.values[value] for value in unknown)
+            found = f"label values {_some(unknown)} ({voxels} voxels)"
+            expected = f"only {_some(sorted(value for value in known if value is not None))}"
+            action = "correct the file or declare them in dataset.json"
+            yield Finding(path, found, expected, action, "error", case.name)
+    if not set(label.values) - {0, dataset.ignore}:
+        found = "an empty label (background only)"
+        yield Finding(path, found, "some foreground", "make sure that it is meant", "warning", case.name)
+
+
+def _size(geometry: Geometry) -> str:
+    return "x".join(map(str, geometry.shape))
+
+
+def _some(values: Sequence[int]) -> str:
+    return ", ".join(map(str, values[:10])) + (", ..." if len(values) > 10 else "")
+
+
+def _places(usable: Sequence[Case], splits: Splits | None) -> dict[str, str]:
+    """Case name to train, unlabelled, val or test, for the cases that are used."""
+    if splits is None:
+        undecided = (None, "train")
+        default = {case.name: "unlabelled" if case.label is None else "train" for case in usable}
+        return {case.name: default[case.name] if case.split in undecided else case.split for case in usable}
+    lists = {
+        "train": splits.labelled,
+        "unlabelled": splits.unlabelled,
+        "val": splits.val,
+        "test": splits.test,
+    }
+    names = {case.name for case in usable}
+    return {case.name: place for place, cases in lists.items() for case in cases if case.name in names}
+
+
+def _declared(usable: Sequence[Case]) -> dict[str, str]:
+    """Where the dataset insists on a place; other cases of a group follow, unlabelled ones are not used."""
+    return {case.name: case.split for case in usable if case.split in ("train", "val", "test")}
+
+
+def _is_leak(first: str, second: str) -> bool:
+    return first != second and {first, second} != {"train", "unlabelled"}
+
+
+def _same_content(
+    usable: Sequence[Case], facts: Mapping[str, CaseFacts], places: Mapping[str, str], transductive: bool
+) -> Iterator[Finding]:
+    for (first, first_path), (second, path) in _pairs(usable, facts):
+        between = (places.get(first.name, ""), places.get(second.name, ""))
+        leak = "" not in between and _is_leak(*between)
+        if leak and transductive and set(between) == {"unlabelled", "test"}:
+            found = f"the content of {first_path}, in {between[1]} and {between[0]} (transductive)"
+            yield Finding(path, found, "", "", "note", second.name)
+        elif leak:
+            found = f"in {between[1]} the same content as {first_path} in {between[0]}"
+            action = "remove one of the two"
+            if set(between) == {"unlabelled", "test"}:
+                action += ", or say --transductive"
+            yield Finding(path, found, "every scan in one split", action, "error", second.name, leak=True)
+        else:
+            found = f"the same content as {first_path}"
+            yield Finding(path, found, "every scan once", "remove one of the two", "warning", second.name)
+
+
+_Image = tuple[Case, Path]
+
+
+def _pairs(usable: Sequence[Case], facts: Mapping[str, CaseFacts]) -> Iterator[tuple[_Image, _Image]]:
+    """Images with the same voxels. Constant ones are passed over: absent channels are often filled with 0."""
+    same: dict[str, list[_Image]] = defaultdict(list)
+    for case in usable:
+        for path, image in zip(case.images, facts[case.name].images, strict=True):
+            if isinstance(image, ImageFacts) and image.lowest < image.highest:
+                same[image.voxel_hash].append((case, path))
+    for images in same.values():
+        yield from combinations(images, 2)
+
+
+def _parted_groups(
+    usable: Sequence[Case], places: Mapping[str, str], transductive: bool
+) -> Iterator[Finding]:
+    members: dict[str, dict[str, Case]] = defaultdict(dict)
+    for case in usable:
+        if case.name in places:
+            members[case.group_name].setdefault(places[case.name], case)
+    for group, by_place in members.items():
+        for first, second in combinations(by_place, 2):
+            allowed = transductive and {first, second} == {"unlabelled", "test"}
+            if _is_leak(first, second) and not allowed:
+                case, other = by_place[second], by_place[first]
+                found = f"group {group!r} in {second}, and in {first} with {other.images[0]}"
+                action = "correct the group or the split"
+                yield Finding(
+                    case.images[0], found, "a group in one split", action, "error", case.name, leak=True
+                )
