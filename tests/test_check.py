@@ -51,7 +51,7 @@ def test_unlabelled_case_is_a_note(root: Path) -> None:
     (root / "labels" / "case1.nii.gz").unlink()
     report = check_dataset(open_dataset(root), strict=True)
     assert report.lines() == [
-        f"note: {root}/images/case1.nii.gz: got an image without a label: an unlabelled case"
+        f"note: {root}/images/case1.nii.gz: an image without a label: an unlabelled case"
     ]
     assert report.can_train
     assert len(report.usable) == 4

@@ -39,8 +39,9 @@ class Finding:
     """Training would see what it is tested on; never only left out."""
 
     def __str__(self) -> str:
-        rest = f", expected {self.expected}; {self.action}" if self.expected else ""
-        return f"{self.severity}: {self.file}: got {self.found}{rest}"
+        if not self.expected:
+            return f"{self.severity}: {self.file}: {self.found}"
+        return f"{self.severity}: {self.file}: got {self.found}, expected {self.expected}; {self.action}"
 
 
 @dataclass(frozen=True)
