@@ -168,13 +168,17 @@ def test_parts_in_different_spaces_are_averaged():
     _, cropped = to_network_space(image, geometry, make_plan(crop_nonzero=True, spacing_mm=(0.5, 0.5, 0.5)))
     first = np.broadcast_to(np.array([0.2, 0.8, 0.0], np.float32)[:, None, None, None], (3, *whole.shape))
     second = np.broadcast_to(np.array([0.0, 0.4, 0.6], np.float32)[:, None, None, None], (3, *cropped.shape))
-    volumes = list(file_volumes([(first, whole), (second, cropped)]))
-    assert [float(volume[0, 0, 0]) for volume in volumes] == pytest.approx(
-        [0.6, 0.4, 0.0]
-    )  # outside the crop
-    assert [float(volume[3, 3, 3]) for volume in volumes] == pytest.approx([0.1, 0.6, 0.3])
+    volumes = list(file_volumes([(first, whole, 0.75), (second, cropped, 0.25)]))
+    corner, centre = ([float(volume[at, at, at]) for volume in volumes] for at in (0, 3))
+    assert corner == pytest.approx([0.4, 0.6, 0.0])  # outside the crop, where its background is certain
+    assert centre == pytest.approx([0.15, 0.7, 0.15])
     assert most_probable(iter(volumes))[3, 3, 3] == 1
-    assert most_probable(iter(volumes))[0, 0, 0] == 0
+
+
+def test_most_probable_takes_the_first_of_equals():
+    volumes = [np.full((1, 1, 2), value, np.float32) for value in (0.2, 0.4, 0.4)]
+    volumes[2][0, 0, 1] = 0.5
+    assert most_probable(iter(volumes)).ravel().tolist() == [1, 2]
 
 
 def test_peak_memory_grows_with_the_networks_grid_only():

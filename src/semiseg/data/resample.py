@@ -32,8 +32,10 @@ def resample(
     return result
 
 
-def add_resampled(out: Float[np.ndarray, "a b c"], volume: Float[np.ndarray, "x y z"]) -> None:
-    """Add `volume`, resampled to the shape of `out` as by `resample`, to `out` in place.
+def add_resampled(
+    out: Float[np.ndarray, "a b c"], volume: Float[np.ndarray, "x y z"], weight: float = 1.0
+) -> None:
+    """Add `weight` times `volume`, resampled to the shape of `out` as by `resample`, to `out` in place.
 
     Works in slabs, so beside `out` it needs no memory but a smoothed copy of `volume` if that is finer.
     """
@@ -41,15 +43,15 @@ def add_resampled(out: Float[np.ndarray, "a b c"], volume: Float[np.ndarray, "x 
     position = np.clip((np.arange(len(out)) + 0.5) * len(smooth) / len(out) - 0.5, 0, len(smooth) - 1)
     below = position.astype(int)
     above = np.minimum(below + 1, len(smooth) - 1)
-    weight = (position - below).astype(np.float32)[:, None, None]
+    share = (position - below).astype(np.float32)[:, None, None]
     rows = max(1, SLAB_VOXELS // (out.shape[1] * out.shape[2]))
     for start in range(0, len(out), rows):
         slab = slice(start, start + rows)
-        between = smooth[below[slab]] * (1 - weight[slab]) + smooth[above[slab]] * weight[slab]
+        between = smooth[below[slab]] * (1 - share[slab]) + smooth[above[slab]] * share[slab]
         if between.shape[1:] != out.shape[1:]:
             planes = torch.from_numpy(between)[None]
             between = functional.interpolate(planes, size=out.shape[1:], mode="bilinear")[0].numpy()
-        out[slab] += between
+        out[slab] += weight * between
 
 
 def resample_labels(label: Int[np.ndarray, "x y z"], shape: Sequence[int]) -> Int[np.ndarray, "a b c"]:

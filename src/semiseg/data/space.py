@@ -104,24 +104,22 @@ def normalise(
 
 
 def file_volumes(
-    parts: Sequence[tuple[Float[np.ndarray, "classes i j k"], NetworkSpace]],
+    parts: Sequence[tuple[Float[np.ndarray, "classes i j k"], NetworkSpace, float]],
 ) -> Iterator[Float[np.ndarray, "x y z"]]:
-    """The probability of one class after another on the file's grid, averaged over `parts`.
+    """The probability of one class after another, in file order: a weighted sum of `parts`.
 
-    Parts are predictions for one file, possibly in different network spaces. Outside a part's box the first
-    class (the background) is certain. One 32-bit volume lives at a time.
+    Parts are probability, space and weight of predictions for one file; weights add up to 1. Outside a part's
+    box the first class (the background) is certain. One 32-bit volume lives at a time.
     """
     geometry, shape = parts[0][1].geometry, parts[0][1].ras_shape
     for index in range(len(parts[0][0])):
         volume = np.zeros(shape, np.float32)
-        for probability, space in parts:
-            back = np.argsort(space.axes)
-            part = volume[space.inside]
+        for probability, space, weight in parts:
+            inside = volume[space.inside]
             if index == 0:
-                volume += 1
-                part -= 1
-            add_resampled(part, probability[index].transpose(back))
-        volume /= len(parts)
+                volume += weight
+                inside -= weight
+            add_resampled(inside, probability[index].transpose(np.argsort(space.axes)), weight)
         yield from_ras(volume, geometry.affine)
 
 
@@ -140,7 +138,7 @@ def back_to_file_space(
     probability: Float[np.ndarray, "classes i j k"], space: NetworkSpace
 ) -> Int[np.ndarray, "x y z"]:
     """Class indices on the file's grid, in file order."""
-    return most_probable(file_volumes([(probability, space)]))
+    return most_probable(file_volumes([(probability, space, 1.0)]))
 
 
 def peak_memory_bytes(space: NetworkSpace, classes: int) -> int:
