@@ -1,11 +1,13 @@
 import math
 
 import pytest
+import torch
 
 from semiseg.data.fingerprint import Fingerprint
-from semiseg.data.plan import Normalisation
+from semiseg.data.plan import NetworkPlan, Normalisation
 from semiseg.data.planning import BATCH, plan_from, training_memory_gb
 from semiseg.errors import UserError
+from semiseg.networks.unet import UNet
 
 
 def facts(
@@ -189,3 +191,28 @@ def test_wrong_overrides_are_named(overrides, message):
 def test_wrong_dims():
     with pytest.raises(UserError, match="dims: got '4', expected auto, 2 or 3"):
         plan_from(HIPPOCAMPUS, dims="4")
+
+
+@pytest.mark.parametrize(("dims", "widths"), [(2, (8, 16, 32)), (3, (8, 16))])
+def test_memory_is_what_the_backward_pass_keeps(dims, widths):
+    plan = NetworkPlan(widths=widths, strides=((2,) * dims,) * (len(widths) - 1))
+    network = UNet(1, 3, dims, plan.widths, plan.strides)
+    kept = {}
+
+    def keep(tensor):
+        kept[tensor.untyped_storage().data_ptr()] = tensor
+        return tensor
+
+    patch = (32,) * dims
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        logits = network(torch.randn(2, 1, *patch))
+        probability = logits.softmax(1)
+        (
+            torch.nn.functional.cross_entropy(logits, torch.zeros(2, *patch, dtype=torch.long))
+            + probability.sum()
+        )
+    parameters = {parameter.data_ptr(): parameter for parameter in network.parameters()}
+    measured = sum(t.untyped_storage().nbytes() for at, t in kept.items() if at not in parameters)
+    measured += 5 * sum(p.untyped_storage().nbytes() for p in parameters.values())
+    estimate = 1e9 * training_memory_gb(patch, 2, plan, 1, 3)
+    assert measured <= estimate <= 1.4 * measured

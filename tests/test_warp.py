@@ -125,3 +125,14 @@ def test_probability_leaves_samples_alone():
     config = STRONG.model_copy(update={"probability": 0.5})
     moved = (draw(config, (9, 9), batch=100).grid - draw(WarpConfig(), (9, 9), batch=100).grid).abs().amax((1, 2, 3))
     assert 10 < int((moved < 1e-6).sum()) < 45  # affine and elastic part both left out: a quarter
+
+
+def test_autocast_changes_nothing():
+    """Grids and interpolation are 32-bit: bf16 has 8 bits for 300 voxel positions."""
+    x = torch.randn(2, 1, 20, 30)
+    plain = draw(STRONG, (20, 30))
+    with torch.autocast("cpu", torch.bfloat16):
+        cast = draw(STRONG, (20, 30))
+        moved = cast(x.bfloat16())
+    assert torch.equal(cast.grid, plain.grid)
+    assert moved.dtype == torch.float32

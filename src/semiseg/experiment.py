@@ -89,7 +89,8 @@ def read_settings(config: Path | None, assignments: Mapping[str, Any]) -> dict[s
         try:
             values = yaml.safe_load(Path(config).read_text(encoding="utf-8")) or {}
         except (OSError, yaml.YAMLError) as error:
-            raise UserError(f"--config {config}: {error}, expected a YAML file of settings") from None
+            reason = " ".join(str(error).split())
+            raise UserError(f"--config {config}: {reason}, expected a YAML file of settings") from None
         if not isinstance(values, dict):
             raise UserError(f"--config {config}: expected `key: value` lines")
     for key, value in assignments.items():

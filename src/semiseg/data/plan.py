@@ -62,8 +62,12 @@ class NetworkPlan(Settings):
 class Augmentation(Settings):
     """The weak augmentation that the training loop gives to labelled and unlabelled images alike."""
 
-    warp: WarpConfig = WarpConfig()
-    intensity: IntensityConfig = IntensityConfig()
+    warp: WarpConfig = WarpConfig(
+        probability=0.8, rotate_deg=20, scale=(0.8, 1.25), shear_deg=5, shift=0.08, elastic=0.02, smooth=0.12
+    )
+    intensity: IntensityConfig = IntensityConfig(
+        probability=0.3, contrast=0.3, brightness=0.2, gamma=0.3, noise=0.15, blur=0.8
+    )
 
 
 class Plan(Settings):

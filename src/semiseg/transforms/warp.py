@@ -70,10 +70,11 @@ class Warp:
         matrix = matrix * half_mm / half_mm[:, None]
         axes = [torch.linspace(-1, 1, n, device=device) if n > 1 else torch.zeros(1, device=device) for n in size]
         centres = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).reshape(1, -1, ndim)
-        grid = centres @ matrix.to(device).mT + shift.to(device)[:, None]
-        grid = grid.reshape(batch, *size, ndim)
-        if config.elastic > 0:
-            grid = grid + _draw_elastic(batch, half_mm, size, config, generator, device)
+        with torch.autocast(centres.device.type, enabled=False):  # 16 bits cannot tell neighbouring voxels apart
+            grid = centres @ matrix.to(device).mT + shift.to(device)[:, None]
+            grid = grid.reshape(batch, *size, ndim)
+            if config.elastic > 0:
+                grid = grid + _draw_elastic(batch, half_mm, size, config, generator, device)
         return cls(grid)
 
     def __call__(self, x: Float[Tensor, "b c *spatial"]) -> Float[Tensor, "b c *spatial"]:

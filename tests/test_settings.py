@@ -1,0 +1,63 @@
+import pytest
+
+from semiseg.errors import UserError
+from semiseg.experiment import RunSettings, flat, read_settings
+from semiseg.methods import METHODS
+from semiseg.methods.roam import RoamConfig
+
+DATA = {"data": {"path": "x"}}
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"data": {"path": "x", "labeled": "3"}}, r"data\.labeled: unknown setting; did you mean 'labelled'\?"),
+        ({**DATA, "training": {"step": 5}}, r"training\.step: unknown setting; did you mean 'steps'\?"),
+        ({**DATA, "training": {"steps": 0}}, r"training\.steps: got 0, input should be greater than or equal to 1"),
+        ({**DATA, "dims": "4"}, r"dims: got '4'"),
+    ],
+)
+def test_mistakes_name_the_key_and_suggest(given, message):
+    with pytest.raises(UserError, match=message):
+        RunSettings.parse(given, where="")
+
+
+def test_method_settings_are_checked_and_written_out_whole():
+    settings = RunSettings.parse({**DATA, "method": {"name": "roam", "alpha": 0.3}}, where="")
+    resolved = settings.resolved()["method"]
+    assert resolved["alpha"] == 0.3
+    assert resolved.keys() == {"name", *RoamConfig.model_fields}
+    with pytest.raises(UserError, match=r"method\.alfa: unknown setting; did you mean 'alpha'"):
+        RunSettings.parse({**DATA, "method": {"name": "roam", "alfa": 1}}, where="").resolved()
+    with pytest.raises(UserError, match="--method: got 'rome', expected one of: supervised, roam, equireg"):
+        RunSettings.parse({**DATA, "method": {"name": "rome"}}, where="").resolved()
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_resolved_settings_resolve_to_themselves(name):
+    presets = [None, *METHODS[name].Config.presets]
+    for preset in presets:
+        first = RunSettings.parse({**DATA, "method": {"name": name, "preset": preset}}, where="")
+        again = RunSettings.parse(first.resolved(), where="")
+        assert again.resolved() == first.resolved()
+
+
+def test_a_preset_fills_in_and_what_is_given_wins():
+    config = RoamConfig.parse({"preset": "2020", "alpha": 0.2}, where="method")
+    assert (config.alpha, config.mix_skips, config.augment, config.ema) == (0.2, False, False, 0.0)
+    assert config.weight * 28 == pytest.approx(75)
+    with pytest.raises(UserError, match=r"preset '1999': expected one of: 2020"):
+        RoamConfig.parse({"preset": "1999"}, where="method")
+
+
+def test_file_then_assignments(tmp_path):
+    path = tmp_path / "run.yaml"
+    path.write_text("training: {steps: 7, lr: 0.1}\nseed: 3\n")
+    values = read_settings(path, {"training.steps": 9, "method.name": "roam"})
+    assert values == {"training": {"steps": 9, "lr": 0.1}, "seed": 3, "method": {"name": "roam"}}
+    assert flat(values)["training.steps"] == 9
+    with pytest.raises(UserError, match="'seed' is a value"):
+        read_settings(path, {"seed.x": 1})
+    path.write_text("a: [")
+    with pytest.raises(UserError, match=r"run\.yaml.*expected a YAML file"):
+        read_settings(path, {})
