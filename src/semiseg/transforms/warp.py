@@ -62,20 +62,9 @@ class Warp:
 
         Parameters are drawn on the CPU, so they are the same on every device; the grid is built on `device`.
         """
-        batch, size = shape[0], tuple(shape[2:])
-        ndim = len(size)
-        half_mm = torch.tensor([max(n - 1, 1) / 2 * s for n, s in zip(size, spacing_mm, strict=True)])
-        matrix, shift = _draw_affine(batch, half_mm, config, generator)
-        # from millimetres around the centre to the grid's -1 to 1, on both sides
-        matrix = matrix * half_mm / half_mm[:, None]
-        axes = [torch.linspace(-1, 1, n, device=device) if n > 1 else torch.zeros(1, device=device) for n in size]
-        centres = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).reshape(1, -1, ndim)
-        with torch.autocast(centres.device.type, enabled=False):  # 16 bits cannot tell neighbouring voxels apart
-            grid = centres @ matrix.to(device).mT + shift.to(device)[:, None]
-            grid = grid.reshape(batch, *size, ndim)
-            if config.elastic > 0:
-                grid = grid + _draw_elastic(batch, half_mm, size, config, generator, device)
-        return cls(grid)
+        # matrix products in 16 bits could not tell neighbouring voxels apart
+        with torch.autocast("cpu", enabled=False), torch.autocast(torch.device(device).type, enabled=False):
+            return cls(_draw_grid(shape, config, spacing_mm, generator, device))
 
     def __call__(self, x: Float[Tensor, "b c *spatial"]) -> Float[Tensor, "b c *spatial"]:
         """Linear interpolation in 32-bit; zero outside."""
@@ -99,6 +88,28 @@ class Warp:
         # grid_sample wants the last axis first: this is the only place where the order is reversed
         with torch.autocast(x.device.type, enabled=False):
             return F.grid_sample(x.float(), self.grid.flip(-1), mode=mode, padding_mode="zeros", align_corners=True)
+
+
+def _draw_grid(
+    shape: Sequence[int],
+    config: WarpConfig,
+    spacing_mm: Sequence[float],
+    generator: torch.Generator,
+    device: torch.device | str,
+) -> Float[Tensor, "b *spatial ndim"]:
+    batch, size = shape[0], tuple(shape[2:])
+    ndim = len(size)
+    half_mm = torch.tensor([max(n - 1, 1) / 2 * s for n, s in zip(size, spacing_mm, strict=True)])
+    matrix, shift = _draw_affine(batch, half_mm, config, generator)
+    # from millimetres around the centre to the grid's -1 to 1, on both sides
+    matrix = matrix * half_mm / half_mm[:, None]
+    axes = [torch.linspace(-1, 1, n, device=device) if n > 1 else torch.zeros(1, device=device) for n in size]
+    centres = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).reshape(1, -1, ndim)
+    grid = centres @ matrix.to(device).mT + shift.to(device)[:, None]
+    grid = grid.reshape(batch, *size, ndim)
+    if config.elastic > 0:
+        grid = grid + _draw_elastic(batch, half_mm, size, config, generator, device)
+    return grid
 
 
 def _draw_affine(
