@@ -88,15 +88,11 @@ def plan(
     quiet: Quiet = False,
 ) -> None:
     """Write plan.json: spacing, patch, 2-D or 3-D, network, normalisation. Edit it and give it to `train --plan`."""
-    from semiseg.data.fingerprint import make_plan
-    from semiseg.experiment import checked_splits, default_workers
+    from semiseg.experiment import plan_dataset
 
     set_quiet(quiet)
     settings = _settings(config, set_, data, locals())
-    dataset, splits, report = checked_splits(settings.data, workers or default_workers())
-    made = make_plan(
-        dataset, splits, dims=settings.dims, memory_gb=settings.memory_gb, overrides=settings.plan
-    )
+    made = plan_dataset(settings, workers)
     made.save(out)
     print(f"{out}: {made.reason}")
 
@@ -123,7 +119,8 @@ def prepare(
     from semiseg.experiment import prepare_dataset
 
     set_quiet(quiet)
-    print(prepare_dataset(_settings(config, set_, data, locals()), workers))
+    cases = prepare_dataset(_settings(config, set_, data, locals()), workers)
+    print(f"{len(cases)} cases prepared; training on them starts at once")
 
 
 @app.command()
@@ -183,23 +180,24 @@ def predict(
     cases: Annotated[Path | None, typer.Option(help="Only these: a file of case names, or a run's splits.json.")] = None,
     overwrite: Overwrite = False,
     device: Device = "auto",
-    workers: Workers = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
     """Segment scans. Every result has the geometry of its scan and the dataset's own label values."""
-    from semiseg.predicting import predict_paths
+    from semiseg.segment import segment
 
     set_quiet(quiet)
     if len(paths) < 2:
         raise UserError("predict: got one path, expected at least one run or model and then the scans; name both")
-    done = predict_paths(
-        paths[:-1], paths[-1], out, probabilities=probabilities, tta=tta, keep_largest=keep_largest,
-        checkpoint=checkpoint, only=cases, overwrite=overwrite, device=device,
+    made = segment(
+        paths[:-1], paths[-1], out, only=cases, checkpoint=_one_of(checkpoint, "--checkpoint", ("best", "last")),
+        probabilities=probabilities, tta=tta, keep_largest=keep_largest, overwrite=overwrite, device=device,
     )  # fmt: skip
-    summary = {"done": len(done.done), "skipped": len(done.skipped), "failed": done.failed}
-    print(json.dumps(summary) if as_json else done.text())
-    raise typer.Exit(done.exit_code)
+    if as_json:
+        print(json.dumps({"done": made.done, "skipped": made.skipped, "failed": dict(made.failed)}, indent=2))
+    else:
+        print(f"{out}: {len(made.done)} segmented, {len(made.skipped)} already there, {len(made.failed)} failed")
+    raise typer.Exit(made.exit_code)
 
 
 @app.command()
@@ -220,7 +218,7 @@ def evaluate(
     result = evaluate_folder(
         predictions, labels, out, tolerance_mm=tolerance_mm, workers=workers or 1, overwrite=overwrite
     )
-    print(json.dumps(result.summary, indent=2) if as_json else result.text())
+    print(json.dumps(result.summary, indent=2) if as_json else _score_table(result.summary))
     raise typer.Exit(result.exit_code)
 
 
@@ -236,6 +234,25 @@ def demo(
 
     set_quiet(quiet)
     run_demo(out, device=device, seed=seed)
+
+
+def _one_of(value: str | None, flag: str, choices: tuple[str, ...]) -> Any:
+    if value is not None and value not in choices:
+        raise UserError(f"{flag}: got {value!r}, expected one of: {', '.join(choices)}")
+    return value
+
+
+def _score_table(summary: dict[str, Any]) -> str:
+    """Means over the cases that have the class, for people; the files hold the rest."""
+    lines = [f"{'class':<24} {'cases':>5} {'Dice':>7} {'HD95 mm':>8} {'ASSD mm':>8}"]
+    rows = {**summary["classes"], "mean over classes": {**summary["mean"], "n": ""}}
+    for name, row in rows.items():
+        cells = []
+        for metric, width, digits in (("dice", 7, 3), ("hd95_mm", 8, 2), ("assd_mm", 8, 2)):
+            value = row[metric]["mean"] if isinstance(row[metric], dict) else row[metric]
+            cells.append(f"{'-' if value is None else f'{value:.{digits}f}':>{width}}")
+        lines.append(f"{name[:24]:<24} {row.get('n', ''):>5} {' '.join(cells)}")
+    return "\n".join(lines)
 
 
 _DATA_FLAGS = ("layout", "unlabelled", "labelled", "val", "test", "draw", "split_seed", "transductive", "strict")

@@ -21,6 +21,7 @@ from semiseg.data.splits import Splits, make_splits
 from semiseg.draws import seed_of
 from semiseg.errors import InputError, UserError
 from semiseg.files import write_json
+from semiseg.launch import adopt_slurm, is_main_process
 from semiseg.methods import METHODS, build_method
 from semiseg.model import checkpoint_weights, save_model, start_from
 from semiseg.networks import build_network
@@ -113,7 +114,7 @@ def open_case_list(data: DataConfig) -> Dataset:
 def checked_splits(data: DataConfig, workers: int) -> tuple[Dataset, Splits, CheckReport]:
     """Open, check and divide a dataset. Raises InputError, naming the files, if training cannot start or would leak."""
     dataset = open_case_list(data)
-    report = check_dataset(dataset, strict=data.strict, workers=workers)
+    report = check_dataset(dataset, strict=data.strict, workers=workers, transductive=data.transductive)
     if not report.can_train:
         raise InputError("\n".join([*report.lines(), f"{data.path}: training cannot start; see the lines above"]))
     splits = make_splits(
@@ -131,6 +132,29 @@ def checked_splits(data: DataConfig, workers: int) -> tuple[Dataset, Splits, Che
     if not report.can_train:
         raise InputError("\n".join([*report.lines(), f"{data.path}: training cannot start; see the lines above"]))
     return dataset, splits, report
+
+
+def plan_dataset(settings: RunSettings, workers: int | None = None) -> Plan:
+    """The plan that `train_run` would make: from all scans that are not test scans, and from visible labels only."""
+    workers = default_workers() if workers is None else workers
+    return _plan_of(settings, *_announced(settings, workers), workers)
+
+
+def prepare_dataset(settings: RunSettings, workers: int | None = None) -> list[PreparedCase]:
+    """Prepare what `train_run` would: the labelled, unlabelled and validation scans; no test scan, no hidden label."""
+    workers = default_workers() if workers is None else workers
+    dataset, splits = _announced(settings, workers)
+    plan = _plan_of(settings, dataset, splits, workers)
+    return prepare_cases((*splits.labelled, *splits.unlabelled, *splits.val), plan, workers=workers)
+
+
+def _announced(settings: RunSettings, workers: int) -> tuple[Dataset, Splits]:
+    """The divided dataset; the main process tells the user what was found."""
+    dataset, splits, report = checked_splits(settings.data, workers)
+    if is_main_process():
+        for line in (*report.lines(), *splits.notes):
+            say(line)
+    return dataset, splits
 
 
 def train_run(
@@ -155,12 +179,11 @@ def train_run(
             return folder
         if not resume:
             raise UserError(f"{out}: got an unfinished run; go on with --resume, or choose another --out")
-    main = int(os.environ.get("RANK", "0")) == 0
-    dataset, splits, report = checked_splits(settings.data, workers)
-    if main:
-        for line in (*report.lines(), *splits.notes):
-            say(line)
-    plan = _plan_of(settings, dataset, splits, folder)
+    adopt_slurm()
+    main = is_main_process()
+    dataset, splits = _announced(settings, workers)
+    # resumed: the plan that the run began with
+    plan = Plan.load(folder.plan) if folder.plan.exists() else _plan_of(settings, dataset, splits, workers)
     if main:
         folder.path.mkdir(parents=True, exist_ok=True)
         splits.save(folder.splits)
@@ -225,13 +248,13 @@ def _uses_unlabelled(settings: RunSettings) -> bool:
     return name != "supervised" and bool(config.get("unlabelled", True))
 
 
-def _plan_of(settings: RunSettings, dataset: Dataset, splits: Splits, folder: RunFolder) -> Plan:
-    if folder.plan.exists():  # resumed: the plan that the run began with
-        return Plan.load(folder.plan)
+def _plan_of(settings: RunSettings, dataset: Dataset, splits: Splits, workers: int) -> Plan:
     if settings.plan_file:
         plan = Plan.load(Path(settings.plan_file))
         return Plan.parse(merged(plan.model_dump(mode="json"), settings.plan), where="plan")
-    return make_plan(dataset, splits, dims=settings.dims, memory_gb=settings.memory_gb, overrides=settings.plan)
+    return make_plan(
+        dataset, splits, dims=settings.dims, memory_gb=settings.memory_gb, overrides=settings.plan, workers=workers
+    )
 
 
 def merged(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

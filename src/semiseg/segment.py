@@ -1,0 +1,58 @@
+"""From paths to segmentations: load models, find the scans, predict."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from semiseg.data.dataset import Case
+from semiseg.data.layouts import open_inputs
+from semiseg.errors import InputError
+from semiseg.model import load_model
+from semiseg.predict import Predictions, predict_cases
+
+
+def segment(
+    models: Sequence[Path],
+    scans: Path,
+    out: Path,
+    *,
+    only: Path | None = None,
+    checkpoint: Literal["best", "last"] | None = None,
+    probabilities: bool = False,
+    tta: bool = False,
+    keep_largest: bool = False,
+    overwrite: bool = False,
+    device: str = "auto",
+) -> Predictions:
+    """Segment a file, a folder of images or any dataset with one or more runs or models (averaged).
+
+    only: a file of case names, one a line, or a run's splits.json, which means its test scans. checkpoint: of runs;
+    default: their exported model. The rest as in `predict_cases`.
+    """
+    loaded = [load_model(path, checkpoint) for path in models]
+    cases = open_inputs([scans], len(loaded[0].plan.channels))
+    if only is not None:
+        cases = _chosen(cases, only)
+    return predict_cases(
+        loaded, cases, out, probabilities=probabilities, tta=tta, keep_largest=keep_largest,
+        overwrite=overwrite, device=device,
+    )  # fmt: skip
+
+
+def _chosen(cases: Sequence[Case], only: Path) -> list[Case]:
+    try:
+        text = only.read_text(encoding="utf-8")
+        names = json.loads(text)[0]["test"] if only.suffix == ".json" else text.split()
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise InputError(f"--cases {only}: {error!r}, expected case names, one a line, or a run's splits.json") from None
+    by_name = {case.name: case for case in cases}
+    unknown = [name for name in names if name not in by_name]
+    if unknown or not names:
+        raise InputError(
+            f"--cases {only}: got {', '.join(unknown) or 'no names'}, expected names of the {len(cases)} scans given; "
+            "name the dataset that the list was made for"
+        )
+    return [by_name[name] for name in names]
