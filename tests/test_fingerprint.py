@@ -14,9 +14,7 @@ SHAPE = (12, 10, 9)
 def case_of(folder, name, image, label=None, affine=None):
     affine = np.eye(4) if affine is None else affine
     channels = image if image.ndim == 4 else image[None]
-    paths = [
-        write_nifti(folder / f"{name}_{k}.nii.gz", channel, affine) for k, channel in enumerate(channels)
-    ]
+    paths = [write_nifti(folder / f"{name}_{k}.nii.gz", channel, affine) for k, channel in enumerate(channels)]
     written = None if label is None else write_nifti(folder / f"{name}_label.nii.gz", label, affine)
     return Case(name, tuple(paths), written)
 
@@ -89,9 +87,7 @@ def test_ct_window_is_of_the_labelled_foreground(tmp_path):
     label[0, 0, 0] = 9
     validation = case_of(tmp_path, "val", 1e6 + image, label)
     dataset = dataset_of(tmp_path, channels=("CT",), ignore=9)
-    (rule,) = measure(
-        dataset, splits_of([case_of(tmp_path, "a", image, label)], val=[validation])
-    ).normalisation
+    (rule,) = measure(dataset, splits_of([case_of(tmp_path, "a", image, label)], val=[validation])).normalisation
     assert rule.scheme == "window"
     assert (rule.low, rule.high) == pytest.approx((-495, 495), abs=3)
     assert rule.mean == pytest.approx(0, abs=1)
@@ -125,8 +121,7 @@ def test_unreadable_file(tmp_path):
 
 def test_plan_of_files(tmp_path):
     cases = [
-        labelled(tmp_path, name, affine=np.diag([mm, mm, 1, 1]))
-        for name, mm in zip("abc", (1, 1.5, 3), strict=True)
+        labelled(tmp_path, name, affine=np.diag([mm, mm, 1, 1])) for name, mm in zip("abc", (1, 1.5, 3), strict=True)
     ]
     plan = make_plan(
         dataset_of(tmp_path),

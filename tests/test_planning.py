@@ -10,14 +10,8 @@ from semiseg.errors import UserError
 from semiseg.networks.unet import UNet
 
 
-def facts(
-    shape, spacing=(1.0, 1.0, 1.0), channels=("MRI",), box=None, zero=0.0, classes=3, scans=5, window=False
-):
-    rule = (
-        Normalisation(scheme="window", low=-100, high=200, mean=50, deviation=60)
-        if window
-        else Normalisation()
-    )
+def facts(shape, spacing=(1.0, 1.0, 1.0), channels=("MRI",), box=None, zero=0.0, classes=3, scans=5, window=False):
+    rule = Normalisation(scheme="window", low=-100, high=200, mean=50, deviation=60) if window else Normalisation()
     return Fingerprint(
         channels=tuple(channels),
         classes={"background" if value == 0 else f"c{value}": value for value in range(classes)},
@@ -30,9 +24,7 @@ def facts(
 
 
 HIPPOCAMPUS = facts((35, 50, 36))
-BRAIN = facts(
-    (240, 240, 155), channels=("t1", "t1c", "t2", "flair"), box=(138, 172, 140), zero=0.8, classes=4
-)
+BRAIN = facts((240, 240, 155), channels=("t1", "t1c", "t2", "flair"), box=(138, 172, 140), zero=0.8, classes=4)
 CT = facts((512, 512, 300), (0.8, 0.8, 1.0), channels=("CT",), classes=10, window=True)
 THICK = facts((320, 320, 24), (0.7, 0.7, 6.0))
 
@@ -103,8 +95,7 @@ def test_thick_slices_are_segmented_one_by_one():
     plan = plan_from(THICK)
     assert (plan.dims, plan.slice_axis) == (2, 2)
     assert plan.reason == (
-        "slices are 8.6 times as far apart as voxels within them; "
-        "slices are taken across the axis inferior to superior"
+        "slices are 8.6 times as far apart as voxels within them; slices are taken across the axis inferior to superior"
     )
     assert plan.spacing_mm == (0.7, 0.7, None)
     sagittal = plan_from(facts((20, 256, 256), (5.0, 1.0, 1.0)))
@@ -207,10 +198,7 @@ def test_memory_is_what_the_backward_pass_keeps(dims, widths):
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         logits = network(torch.randn(2, 1, *patch))
         probability = logits.softmax(1)
-        (
-            torch.nn.functional.cross_entropy(logits, torch.zeros(2, *patch, dtype=torch.long))
-            + probability.sum()
-        )
+        (torch.nn.functional.cross_entropy(logits, torch.zeros(2, *patch, dtype=torch.long)) + probability.sum())
     parameters = {parameter.data_ptr(): parameter for parameter in network.parameters()}
     measured = sum(t.untyped_storage().nbytes() for at, t in kept.items() if at not in parameters)
     measured += 5 * sum(p.untyped_storage().nbytes() for p in parameters.values())

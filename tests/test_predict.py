@@ -34,10 +34,11 @@ class Thresholds(nn.Module):
         super().__init__()
         self.scale = nn.Parameter(torch.tensor(sharpness))
         self.favoured = favoured
-        self.sizes = []
+        self.sizes, self.totals = [], []
 
     def forward(self, x):
         self.sizes.append(tuple(x.shape))
+        self.totals.append(float(x.sum()))
         if self.favoured is not None:
             logits = torch.zeros(len(x), 3, *x.shape[2:])
             logits[:, self.favoured] = 50
@@ -137,32 +138,34 @@ def test_network_is_left_as_it_was():
         torch.testing.assert_close(value, before[name])
 
 
-@pytest.mark.parametrize("plan", [plain_plan(), flat_plan(0), plain_plan(spacing_mm=(1, 1, 3))])
-def test_views_are_brought_back(plan):
+@pytest.mark.parametrize(
+    ("plan", "order"),
+    [(plain_plan(patch=(64, 64, 16)), (0, 1, 2)), (flat_plan(2, patch=(64, 64)), (2, 0, 1))],
+)
+def test_views_are_brought_back(plan, order):
     """Test-time augmentation of a perfect network changes nothing but the edges of a structure."""
-    label = np.zeros((24, 24, 20), int)
-    label[6:18, 5:16, 4:15] = 2
-    image = np.array([0, LOW, HIGH], np.float32)[label][None]
+    label = np.zeros((64, 64, 16), int)
+    label[40:54, 12:30, 3:13] = 2  # off the centre, so that a view that is not brought back would miss it
+    label = np.ascontiguousarray(label.transpose(order))
     network = Thresholds(sharpness=1.0)
-    probability = predict_probabilities(network, image, plan, tta=True)
-    assert len(network.sizes) >= 5
-    torch.testing.assert_close(probability.sum(0), torch.ones(24, 24, 20))
-    truth = torch.nn.functional.one_hot(torch.from_numpy(label), 3).permute(3, 0, 1, 2)
-    inner = torch.nn.functional.max_pool3d(truth[2:].float(), 5, 1, 2)[0] != 0
-    core = -torch.nn.functional.max_pool3d(-truth[2:].float(), 5, 1, 2)[0] != 0
+    probability = predict_probabilities(network, np.array([0, LOW, HIGH])[label][None], plan, tta=True)
+    torch.testing.assert_close(probability.sum(0), torch.ones(label.shape))
+    mask = torch.from_numpy(label == 2).float()[None]
+    near = torch.nn.functional.max_pool3d(mask, 5, 1, 2)[0] > 0
+    core = -torch.nn.functional.max_pool3d(-mask, 5, 1, 2)[0] > 0
     assert (probability[2][core] > 0.99).all()
-    assert (probability[0][~inner] > 0.99).all()
-    plain = predict_probabilities(network, image, plan)
-    assert not torch.equal(plain, probability)
+    assert (probability[0][~near] > 0.99).all()
+    edges = near & ~core
+    assert not torch.allclose(probability[2][edges], mask[0][edges])
+    areas = np.array(network.totals).reshape(5, -1).sum(1)
+    np.testing.assert_allclose(areas / areas[0], [1, 1, 1, 1.1**plan.dims, 0.9**plan.dims], rtol=0.01)
 
 
 def test_models_are_averaged_on_probabilities(tmp_path):
     case, _ = write_case(tmp_path / "in")
     votes = [0, 0, 1, 1, 1]  # with different preparations: each model counts once
     plans = [plain_plan(), plain_plan(), plain_plan(), plain_plan(spacing_mm=(2, 2, 2)), flat_plan(1)]
-    models = [
-        LoadedModel(Thresholds(favoured=vote), plan, "m") for vote, plan in zip(votes, plans, strict=True)
-    ]
+    models = [LoadedModel(Thresholds(favoured=vote), plan, "m") for vote, plan in zip(votes, plans, strict=True)]
     predict_cases(models, [case], tmp_path / "out", probabilities=True, device="cpu")
     probability = nib.load(tmp_path / "out" / "scan_prob.nii.gz")
     assert probability.shape == (18, 20, 16, 3)
@@ -176,9 +179,7 @@ def test_models_of_different_datasets_are_refused(tmp_path):
     case, _ = write_case(tmp_path / "in")
     model = LoadedModel(Thresholds(), plain_plan(), "first")
     other = LoadedModel(Thresholds(), plain_plan(classes={"background": 0, "left": 1, "right": 2}), "second")
-    with pytest.raises(
-        UserError, match=r"second: got classes .*'left': 1.*, expected .*'left': 17.* as in first"
-    ):
+    with pytest.raises(UserError, match=r"second: got classes .*'left': 1.*, expected .*'left': 17.* as in first"):
         predict_cases([model, other], [case], tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

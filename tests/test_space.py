@@ -85,18 +85,14 @@ def one_hot(classes, count=3):
 
 def test_axes_are_anatomical():
     """The voxel farthest right, front and up is last along every prepared axis, however stored."""
-    for order, signs in itertools.product(
-        itertools.permutations(range(3)), itertools.product((1, -1), repeat=3)
-    ):
+    for order, signs in itertools.product(itertools.permutations(range(3)), itertools.product((1, -1), repeat=3)):
         affine = affine_of(order=order, signs=signs)
         corners = np.array(list(itertools.product(*[(0, size - 1) for size in (4, 5, 6)])))
         best = corners[np.argmax(corners @ affine[:3, :3].T @ np.ones(3))]
         image = np.zeros((1, 4, 5, 6), np.float32)
         image[(0, *best)] = 1
         prepared, _ = to_network_space(image, Geometry((4, 5, 6), affine), make_plan())
-        assert np.unravel_index(prepared.argmax(), prepared.shape)[1:] == tuple(
-            np.array(prepared.shape[1:]) - 1
-        )
+        assert np.unravel_index(prepared.argmax(), prepared.shape)[1:] == tuple(np.array(prepared.shape[1:]) - 1)
 
 
 def test_slice_axis_comes_first_and_keeps_its_spacing():
@@ -110,9 +106,7 @@ def test_slice_axis_comes_first_and_keeps_its_spacing():
 
 def test_spacing_is_what_rounding_to_voxels_makes_of_it():
     image = np.ones((1, 10, 10, 10), np.float32)
-    _, space = to_network_space(
-        image, Geometry((10, 10, 10), np.eye(4)), make_plan(spacing_mm=(3.0, 1.0, 1.0))
-    )
+    _, space = to_network_space(image, Geometry((10, 10, 10), np.eye(4)), make_plan(spacing_mm=(3.0, 1.0, 1.0)))
     assert space.shape == (3, 10, 10)
     assert space.spacing_mm == pytest.approx((10 / 3, 1, 1))
 
@@ -183,7 +177,5 @@ def test_most_probable_takes_the_first_of_equals():
 
 def test_peak_memory_grows_with_the_networks_grid_only():
     geometry = Geometry((100, 100, 100), np.eye(4))
-    _, space = to_network_space(
-        np.ones((1, 100, 100, 100), np.float32), geometry, make_plan(spacing_mm=(5, 5, 5))
-    )
+    _, space = to_network_space(np.ones((1, 100, 100, 100), np.float32), geometry, make_plan(spacing_mm=(5, 5, 5)))
     assert peak_memory_bytes(space, 100) - peak_memory_bytes(space, 2) == 98 * 4 * 20**3

@@ -191,8 +191,7 @@ def _probabilities(
         pads = [side for pair in zip(reversed(before), reversed(after), strict=True) for side in pair]
         inside: list[Any] = [slice(first, first + n) for first, n in zip(before, size, strict=True)]
         chunks = [
-            forward(functional.pad(chunk, pads).to(device))[(..., *inside)].cpu()
-            for chunk in items.split(at_once)
+            forward(functional.pad(chunk, pads).to(device))[(..., *inside)].cpu() for chunk in items.split(at_once)
         ]
         return torch.cat(chunks)
     from monai.inferers import sliding_window_inference  # takes seconds to import
@@ -236,11 +235,7 @@ def _common_plan(models: Sequence[LoadedModel]) -> Plan:
     for other in others:
         for what in ("classes", "channels"):
             expected, got = (getattr(model.plan, what) for model in (first, other))
-            same = (
-                list(expected.items()) == list(got.items())
-                if what == "classes"
-                else len(expected) == len(got)
-            )
+            same = list(expected.items()) == list(got.items()) if what == "classes" else len(expected) == len(got)
             if not same:
                 raise UserError(
                     f"{other.name}: got {what} {got}, expected {expected} as in {first.name}; "

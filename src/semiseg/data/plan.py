@@ -129,9 +129,7 @@ class Plan(Settings):
     def check(self, where: str) -> None:
         """Raise UserError, naming the key as `where.key`, if values do not go together."""
         values, channels = set(self.classes.values()), len(self.channels)
-        _require(
-            len(values) >= max(2, len(self.classes)), f"{where}.classes", self.classes, "distinct values"
-        )
+        _require(len(values) >= max(2, len(self.classes)), f"{where}.classes", self.classes, "distinct values")
         _require(channels > 0, f"{where}.channels", self.channels, "at least one name")
         _require(
             len(self.normalisation) == channels,

@@ -81,9 +81,7 @@ def plan_from(
     return plan
 
 
-def training_memory_gb(
-    patch: Sequence[int], patches: int, network: NetworkPlan, channels: int, classes: int
-) -> float:
+def training_memory_gb(patch: Sequence[int], patches: int, network: NetworkPlan, channels: int, classes: int) -> float:
     """Memory of a training step of the U-Net in 32-bit: what the backward pass needs, and the parameters.
 
     A convolution keeps its output and its normalised output. A resolution has two convolutions on the way
@@ -135,9 +133,7 @@ def _space(sizes: Any, own: Any, dims: str, asked: Mapping[str, Any]) -> _Space:
         reason = f"there are only {slices[thinnest]:.0f} slices"
     else:
         auto, axis = 3, through if ratio > 1.2 else 2  # spacings that hardly differ say nothing; axial then
-        reason = (
-            f"voxels are at most {ratio:.1f} times as long as wide, and there are {slices.min():.0f} slices"
-        )
+        reason = f"voxels are at most {ratio:.1f} times as long as wide, and there are {slices.min():.0f} slices"
     chosen = auto if dims == "auto" else int(dims)
     if chosen != auto:
         reason = f"{chosen}-D was asked for (auto would take {auto}-D: {reason})"
@@ -147,9 +143,7 @@ def _space(sizes: Any, own: Any, dims: str, asked: Mapping[str, Any]) -> _Space:
         slice_axis = axis
     if slice_axis is not None:
         reason += f"; slices are taken across the axis {DIRECTIONS[slice_axis]}"
-    spacing = asked.get(
-        "spacing_mm", _target_spacing(own, slice_axis, through if ratio > ANISOTROPY else None)
-    )
+    spacing = asked.get("spacing_mm", _target_spacing(own, slice_axis, through if ratio > ANISOTROPY else None))
     target = np.array([typical[axis] if mm is None else mm for axis, mm in enumerate(spacing)])
     extent = np.median(sizes * own / target, axis=0)
     axes = [axis for axis in range(3) if axis != slice_axis]
@@ -181,9 +175,7 @@ def _patch(
 
     def memory(patch: Sequence[int], network: NetworkPlan, batch: int) -> float:
         patches = batch + asked.get("unlabelled_batch", batch)
-        return training_memory_gb(
-            patch, patches, network, len(fingerprint.channels), len(fingerprint.classes)
-        )
+        return training_memory_gb(patch, patches, network, len(fingerprint.channels), len(fingerprint.classes))
 
     if "patch" in asked:
         patch = asked["patch"]
@@ -208,9 +200,7 @@ def _patch(
     return patch, network, batch
 
 
-def _patches(
-    space: _Space, network_for: Callable[[Any], NetworkPlan]
-) -> Iterator[tuple[tuple[int, ...], NetworkPlan]]:
+def _patches(space: _Space, network_for: Callable[[Any], NetworkPlan]) -> Iterator[tuple[tuple[int, ...], NetworkPlan]]:
     """From the whole median scan down: the longest sides in mm are cut first, so patches become cubes."""
     limit_mm = float((space.size * space.mm).max())
     while True:

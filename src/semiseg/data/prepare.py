@@ -65,9 +65,7 @@ class PreparedCase:
 
     def _labelled(self, path: Path | None) -> Path:
         if path is None:
-            raise InputError(
-                f"{self.name}: got an unlabelled case, expected one with a label; check the splits"
-            )
+            raise InputError(f"{self.name}: got an unlabelled case, expected one with a label; check the splits")
         return path
 
 
@@ -145,9 +143,7 @@ def _prepare(case: Case, plan: Plan, folder: Path) -> PreparedCase:
         label = _label_folder(case, plan, image, folder)
         if label is not None and not label.is_dir():
             _write_label(case, plan, image, label)
-    except (
-        InputError
-    ) as error:  # its subclasses need not survive the way between processes; their message does
+    except InputError as error:  # its subclasses need not survive the way between processes; their message does
         raise InputError(str(error)) from None
     return _prepared_case(case, image, label)
 
@@ -166,9 +162,7 @@ def _prepared_case(case: Case, image: Path, label: Path | None) -> PreparedCase:
 
 def _image_folder(case: Case, plan: Plan, folder: Path) -> Path:
     """Keyed by what the images hold and everything in the plan that changes the prepared image."""
-    preprocessing = plan.model_dump(
-        mode="json", include={"spacing_mm", "crop_nonzero", "normalisation", "slice_axis"}
-    )
+    preprocessing = plan.model_dump(mode="json", include={"spacing_mm", "crop_nonzero", "normalisation", "slice_axis"})
     return folder / "images" / _key([FORMAT, preprocessing, *map(_hash, case.images)])
 
 

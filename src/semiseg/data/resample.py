@@ -16,9 +16,7 @@ SLAB_VOXELS = 2**22
 """Output voxels computed at a time: 16 MB, so that the work in progress never matters beside the result."""
 
 
-def resample(
-    array: Float[np.ndarray, "c x y z"], shape: Sequence[int]
-) -> Float[np.ndarray, "c new_x new_y new_z"]:
+def resample(array: Float[np.ndarray, "c x y z"], shape: Sequence[int]) -> Float[np.ndarray, "c new_x new_y new_z"]:
     """Linear interpolation to `shape` voxels over the same extent: the outer edges of the border voxels stay.
 
     Axes that lose voxels are smoothed first, so that fine detail does not alias. The same shape returns the
@@ -32,9 +30,7 @@ def resample(
     return result
 
 
-def add_resampled(
-    out: Float[np.ndarray, "a b c"], volume: Float[np.ndarray, "x y z"], weight: float = 1.0
-) -> None:
+def add_resampled(out: Float[np.ndarray, "a b c"], volume: Float[np.ndarray, "x y z"], weight: float = 1.0) -> None:
     """Add `weight` times `volume`, resampled to the shape of `out` as by `resample`, to `out` in place.
 
     Works in slabs, so beside `out` it needs no memory but a smoothed copy of `volume` if that is finer.

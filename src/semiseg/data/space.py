@@ -67,10 +67,7 @@ def to_network_space(
     inside = tuple(slice(*side) for side in box)
     mask = nonzero[inside] if nonzero is not None else None
     normal = np.stack(
-        [
-            normalise(channel[inside], rule, mask)
-            for channel, rule in zip(oriented, plan.normalisation, strict=True)
-        ]
+        [normalise(channel[inside], rule, mask) for channel, rule in zip(oriented, plan.normalisation, strict=True)]
     )
     shape = _target_shape(normal.shape[1:], ras_spacing(geometry), plan)
     axes = plan.prepared_axes
