@@ -50,9 +50,7 @@ def test_a_sound_dataset_has_no_findings(root: Path, nnunet_cohort: Cohort) -> N
 def test_unlabelled_case_is_a_note(root: Path) -> None:
     (root / "labels" / "case1.nii.gz").unlink()
     report = check_dataset(open_dataset(root), strict=True)
-    assert report.lines() == [
-        f"note: {root}/images/case1.nii.gz: an image without a label: an unlabelled case"
-    ]
+    assert report.lines() == [f"note: {root}/images/case1.nii.gz: an image without a label: an unlabelled case"]
     assert report.can_train
     assert len(report.usable) == 4
 
@@ -184,17 +182,11 @@ def test_channels(nnunet_cohort: Cohort) -> None:
     lines = [line.removeprefix(f"error: {root}/imagesTr/") for line in report.lines()]
     assert lines[0].startswith("ball_000_0000.nii.gz: got 3 channel(s) for case 'ball_000', expected 2; ")
     assert lines[1].startswith("ball_001_0000.nii.gz: got no such file, expected a NIfTI file; restore it")
-    assert lines[2].startswith(
-        "ball_002_0001.nii.gz: got shape 11x14x10, expected 12x14x10 as in ball_002_0000.nii.gz"
-    )
-    assert lines[3].startswith(
-        "ball_003_0001.nii.gz: got a geometry that puts a corner voxel 1 mm from where"
-    )
+    assert lines[2].startswith("ball_002_0001.nii.gz: got shape 11x14x10, expected 12x14x10 as in ball_002_0000.nii.gz")
+    assert lines[3].startswith("ball_003_0001.nii.gz: got a geometry that puts a corner voxel 1 mm from where")
     assert not report.usable
     assert not report.can_train
-    assert lines[
-        4
-    ] == f"error: {root}: got no usable case with a label for training, expected at least one; " + (
+    assert lines[4] == f"error: {root}: got no usable case with a label for training, expected at least one; " + (
         "repair or add labels"
     )
 

@@ -261,9 +261,7 @@ def test_several_processes_give_the_same_files(folders):
     predictions, labels, out = folders
     save(labels, {name: labels_of(organ=ORGAN) for name in "abcd"})
     save(predictions, {name: labels_of(organ=ORGAN_SHIFTED) for name in "abd"})
-    one, two = (
-        evaluate_folder(predictions, labels, out / str(workers), workers=workers) for workers in (1, 2)
-    )
+    one, two = (evaluate_folder(predictions, labels, out / str(workers), workers=workers) for workers in (1, 2))
     for name in ("metrics.csv", "summary.json", "failed.csv"):
         assert (out / "1" / name).read_bytes() == (out / "2" / name).read_bytes()
     assert one.failed == two.failed == ("c",)

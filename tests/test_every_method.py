@@ -19,7 +19,14 @@ VARIANTS = {
     "everything": {
         "ema": 0.9,
         "cutmix": 0.5,
-        "intensity": {"probability": 0.8, "contrast": 0.3, "gamma": 0.3, "noise": 0.1, "blur": 1, "brightness": 0.2},
+        "intensity": {
+            "probability": 0.8,
+            "contrast": 0.3,
+            "gamma": 0.3,
+            "noise": 0.1,
+            "blur": 1,
+            "brightness": 0.2,
+        },
     },
     "2020": {"preset": "2020"},
 }
@@ -118,9 +125,7 @@ def test_without_average_the_network_itself_predicts(name):
 @every_variant
 def test_same_draws_same_objective_and_other_draws_another(name, dims, variant):
     method = method_of(name, dims, variant)
-    first, again, other = (
-        float(method(batch_of(dims), Draws(seed, 5), 0.5).total.detach()) for seed in (1, 1, 2)
-    )
+    first, again, other = (float(method(batch_of(dims), Draws(seed, 5), 0.5).total.detach()) for seed in (1, 1, 2))
     assert first == again
     assert (first != other) == method.wants_unlabelled
 

@@ -121,9 +121,7 @@ def test_files_are_read_once(tmp_path: Path, array: np.ndarray, monkeypatch: pyt
     assert read == [path, label, path, path, label]
 
 
-def test_several_processes_find_the_same(
-    plain_cohort: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_several_processes_find_the_same(plain_cohort: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
     cases = open_dataset(plain_cohort(labelled=3)).cases
     monkeypatch.setattr(facts, "_WORTH_PROCESSES", 2)
     several = all_facts(cases, workers=2)

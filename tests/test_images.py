@@ -72,9 +72,7 @@ def test_integral_float_labels_are_accepted_and_others_refused(tmp_path: Path) -
     for bad in (0.5, np.nan, np.inf):
         values = VOXELS.astype(np.float32)
         values[1, 2, 3] = bad
-        with pytest.raises(
-            InputError, match=r"b\.nii\.gz: got values (that are not whole numbers|up to inf)"
-        ):
+        with pytest.raises(InputError, match=r"b\.nii\.gz: got values (that are not whole numbers|up to inf)"):
             read_label(write_nifti(tmp_path / "b.nii.gz", values))
 
 
@@ -92,9 +90,7 @@ def test_truncated_files_are_named(tmp_path: Path, ending: str, keep: int) -> No
     rng = np.random.default_rng(0)
     path = write_nifti(tmp_path / f"cut{ending}", rng.integers(0, 30000, SHAPE).astype(np.int16))
     path.write_bytes(path.read_bytes()[:keep])
-    with pytest.raises(
-        InputError, match=rf"cut{ending}: got an unreadable file .*expected a whole NIfTI file; "
-    ):
+    with pytest.raises(InputError, match=rf"cut{ending}: got an unreadable file .*expected a whole NIfTI file; "):
         read_image(path)
 
 
@@ -108,9 +104,7 @@ def test_other_unusable_files(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"zip.nii.gz: got an unreadable file"):
         read_image(tmp_path / "zip.nii.gz")
     (tmp_path / "a.mha").write_bytes(b"")
-    with pytest.raises(
-        InputError, match=r"a.mha: got ending '.mha', expected a .nii or .nii.gz file; convert"
-    ):
+    with pytest.raises(InputError, match=r"a.mha: got ending '.mha', expected a .nii or .nii.gz file; convert"):
         read_image(tmp_path / "a.mha")
     colour = np.zeros(SHAPE, dtype=[("R", "u1"), ("G", "u1"), ("B", "u1")])
     with pytest.raises(InputError, match=r"rgb.nii.gz: got an unreadable file"):

@@ -83,9 +83,7 @@ def test_nnunet_raw_variable(nnunet_cohort: Cohort, tmp_path: Path, monkeypatch:
     root = nnunet_cohort(name="raw/Dataset004_Balls")
     monkeypatch.setenv("nnUNet_raw", str(tmp_path / "raw"))
     assert open_dataset("Dataset004_Balls").root == root
-    with pytest.raises(
-        InputError, match=r"^Dataset005: got no such file or folder, expected Dataset005 or .*raw"
-    ):
+    with pytest.raises(InputError, match=r"^Dataset005: got no such file or folder, expected Dataset005 or .*raw"):
         open_dataset("Dataset005")
 
 
@@ -160,9 +158,7 @@ def test_undeclared_modality_is_said(tmp_path: Path) -> None:
     dataset = open_dataset(touch(tmp_path, "images/a.nii.gz"))
     assert dataset.channels == ()
     assert dataset.classes is None
-    assert any(
-        "modality not declared, treated as MR (z-score)" in note and "CT" in note for note in dataset.notes
-    )
+    assert any("modality not declared, treated as MR (z-score)" in note and "CT" in note for note in dataset.notes)
 
 
 def test_two_files_for_one_case(tmp_path: Path) -> None:
@@ -274,13 +270,9 @@ def test_mistakes_in_inputs(tmp_path: Path) -> None:
         open_inputs([tmp_path / "one" / "a.nii.gz", tmp_path / "two" / "a.nii.gz"], 1)
     with pytest.raises(InputError, match=r"two/a\.nii\.gz: got case 'a' as in .*one/a\.nii\.gz"):
         open_inputs([tmp_path / "one", tmp_path / "two"], 1)
-    with pytest.raises(
-        InputError, match=r"a\.nii\.gz: got 1 image\(s\) for case 'a', expected 2; name them CASE_0000"
-    ):
+    with pytest.raises(InputError, match=r"a\.nii\.gz: got 1 image\(s\) for case 'a', expected 2; name them CASE_0000"):
         open_inputs([tmp_path / "one"], 2)
-    with pytest.raises(
-        InputError, match=r"empty: got no image, expected one of \[images \(.*nnunet: imagesTr"
-    ):
+    with pytest.raises(InputError, match=r"empty: got no image, expected one of \[images \(.*nnunet: imagesTr"):
         open_inputs([tmp_path / "empty"], 1)
     with pytest.raises(InputError, match=r"nowhere: got no such file or folder"):
         open_inputs([tmp_path / "nowhere"], 1)

@@ -37,9 +37,7 @@ def test_manifest_names_what_was_read_and_written(tmp_path, monkeypatch):
 def test_relative_folder_and_inputs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "in.txt").write_text("scan")
-    write_manifest(
-        Path("out"), "evaluate", [Path("in.txt")], [Path("out/metrics.csv"), Path("summary.json")], 0.0
-    )
+    write_manifest(Path("out"), "evaluate", [Path("in.txt")], [Path("out/metrics.csv"), Path("summary.json")], 0.0)
     manifest = json.loads((tmp_path / "out/manifest.json").read_text())
     assert list(manifest["inputs"]) == [str(tmp_path / "in.txt")]
     assert manifest["outputs"] == ["metrics.csv", "summary.json"]

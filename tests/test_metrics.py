@@ -67,9 +67,7 @@ def test_the_edge_of_the_image_counts_as_background():
     # Everything is foreground: only the centre of 3 x 3 x 3 is not surface. The prediction is that centre.
     truth = np.ones((3, 3, 3), dtype=bool)
     scores = compare(point(1, 1, 1, shape=(3, 3, 3)), truth, (1, 1, 1))
-    assert scores.msd_mm == pytest.approx(
-        1.0
-    )  # were the edge not background, there would be no surface at all
+    assert scores.msd_mm == pytest.approx(1.0)  # were the edge not background, there would be no surface at all
     assert scores.hausdorff_mm == pytest.approx(np.sqrt(3))
 
 

@@ -84,9 +84,7 @@ def make_result(folder, method, shift, *, validation=True):
             for (name, value), dice in zip(CLASSES.items(), values, strict=True):
                 hd95 = "" if (case, name) == ("c", "core") else 3.0
                 writer.writerow([case, name, value, "scored", dice + shift, hd95, True])
-        writer.writerow(
-            ["e", "core", 1, "scored", 0.0, "", False]
-        )  # a false positive: class not in the truth
+        writer.writerow(["e", "core", 1, "scored", 0.0, "", False])  # a false positive: class not in the truth
     for case in DICE:
         save(make_label(), predictions / f"{case}.nii.gz")
     facts = {
@@ -168,9 +166,7 @@ def test_every_image_is_a_png_with_an_alternative_text(page):
 
 
 def test_best_median_and_worst_scan_are_shown_with_their_dice(page):
-    heads = [
-        line.strip() for line in page.text.splitlines() if line.strip().startswith(("Best:", "Med", "Wor"))
-    ]
+    heads = [line.strip() for line in page.text.splitlines() if line.strip().startswith(("Best:", "Med", "Wor"))]
     assert heads == ["Best: a", "Median: b", "Worst: c"]
     assert [image["alt"] for image in page.images[:4]] == [
         "a, axial slice 3: image",
@@ -184,9 +180,7 @@ def test_plots_name_their_last_values_and_validation_only_where_there_was_some(p
     validation, loss = (image["alt"] for image in page.images[-2:])
     assert validation == "validation Dice over training steps; at the end supervised 0.500"
     smoothed = (1 / 40 + 1 / 39) / 2
-    assert loss == (
-        f"loss: supervised over training steps; at the end supervised {smoothed:.3f}, roam {smoothed:.3f}"
-    )
+    assert loss == (f"loss: supervised over training steps; at the end supervised {smoothed:.3f}, roam {smoothed:.3f}")
 
 
 def test_remarks_commands_and_settings_are_there(page):
@@ -272,9 +266,7 @@ def test_telling_slice_prefers_the_rare_class():
 
 def test_curves_differ_by_theme_and_leave_pyplot_alone():
     series = {"supervised": ([1, 2], [0.1, 0.2])}
-    light, dark = (
-        figures.curves(series, "Dice", theme=theme, order=["supervised"]) for theme in ("light", "dark")
-    )
+    light, dark = (figures.curves(series, "Dice", theme=theme, order=["supervised"]) for theme in ("light", "dark"))
     assert light != dark
     assert decode(light)[0, 0, 3] == 0  # transparent ground
     assert struct.unpack(">II", light[16:24]) == (768, 480)

@@ -11,9 +11,15 @@ DATA = {"data": {"path": "x"}}
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"data": {"path": "x", "labeled": "3"}}, r"data\.labeled: unknown setting; did you mean 'labelled'\?"),
+        (
+            {"data": {"path": "x", "labeled": "3"}},
+            r"data\.labeled: unknown setting; did you mean 'labelled'\?",
+        ),
         ({**DATA, "training": {"step": 5}}, r"training\.step: unknown setting; did you mean 'steps'\?"),
-        ({**DATA, "training": {"steps": 0}}, r"training\.steps: got 0, input should be greater than or equal to 1"),
+        (
+            {**DATA, "training": {"steps": 0}},
+            r"training\.steps: got 0, input should be greater than or equal to 1",
+        ),
         ({**DATA, "dims": "4"}, r"dims: got '4'"),
     ],
 )

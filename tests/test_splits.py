@@ -116,9 +116,7 @@ def test_one_dropped_case_reshuffles_nothing(index: int) -> None:
 @settings(max_examples=30, deadline=None)
 def test_groups_stay_together(test: int, val: int, labelled: int, seed: int) -> None:
     extra = [bare(f"extra{index}", group=f"patient{index}") for index in range(10)]
-    splits = draw(
-        PATIENTS + extra, test=str(test), val=str(val), labelled=str(labelled), split_seed=seed, draw=seed
-    )
+    splits = draw(PATIENTS + extra, test=str(test), val=str(val), labelled=str(labelled), split_seed=seed, draw=seed)
     train = splits.labelled + splits.unlabelled
     groups = [{case.group for case in part} for part in (train, splits.val, splits.test)]
     assert sum(map(len, groups)) == len(set.union(*groups)) == 10

@@ -51,9 +51,7 @@ def test_failures_and_notes_are_listed():
     tally = Tally({"organ": 1})
     tally.add(ScoredCase("a", "missing", [row("organ", True, 0.0)], "a: no prediction"))
     tally.add(ScoredCase("b", "mismatch", [{"class": "organ"}], "b: other grid"))
-    tally.add(
-        ScoredCase("c", "ok", [row("organ", True, 1.0)], note="c: 0.05 mm", unknown_truth=frozenset({9, 7}))
-    )
+    tally.add(ScoredCase("c", "ok", [row("organ", True, 1.0)], note="c: 0.05 mm", unknown_truth=frozenset({9, 7})))
     tally.add(ScoredCase("d", "ok", [row("organ", True, 1.0)], unknown_truth=frozenset({10})))
     summary = tally.summary()
     assert summary["cases"] == {"total": 4, "ok": 2, "missing": 1, "mismatch": 1, "unreadable": 0}

@@ -62,7 +62,14 @@ def test_a_run_leaves_everything_it_promises(plain_cohort, tmp_path):
     assert result["unlabelled"] == 3  # two without labels and one whose label is hidden
     assert result["checkpoint"] == "best"
     assert result["last"]["validation_dice"] == log[-1]["dice_mean"]
-    for path in (run.config, run.splits, run.plan, run.environment, run.best, run.pictures / "step-000006.png"):
+    for path in (
+        run.config,
+        run.splits,
+        run.plan,
+        run.environment,
+        run.best,
+        run.pictures / "step-000006.png",
+    ):
         assert path.exists(), path
     split = json.loads(run.splits.read_text())[0]
     assert [len(split[k]) for k in ("train", "val", "test", "unlabelled")] == [2, 1, 1, 3]
@@ -98,9 +105,10 @@ def test_stopping_and_resuming_changes_nothing(plain_cohort, tmp_path, monkeypat
             if values["step"] == stop:
                 raise KeyboardInterrupt
 
-        with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-            patched.setattr(RunFolder, "append", append)
+        monkeypatch.setattr(RunFolder, "append", append)
+        with pytest.raises(KeyboardInterrupt):
             train_run(settings, cut, device="cpu", workers=1)
+        monkeypatch.setattr(RunFolder, "append", log)
         with pytest.raises(UserError, match="unfinished run; go on with --resume"):
             train_run(settings, cut, device="cpu", workers=1)
         resumed = train_run(settings, cut, resume=True, device="cpu", workers=1)
@@ -157,7 +165,10 @@ def test_three_dimensions(plain_cohort, tmp_path):
 
 
 def command(data, out, *more):
-    sets = [f"plan.{k}={json.dumps(v)}" for k, v in PLAN.items()] + ["training.tensorboard=false", "method.ema=0.9"]
+    sets = [f"plan.{k}={json.dumps(v)}" for k, v in PLAN.items()] + [
+        "training.tensorboard=false",
+        "method.ema=0.9",
+    ]
     flags = [part for text in sets for part in ("--set", text)]
     return [
         *("semiseg", "train", str(data), "--out", str(out), "--labelled", "2", "--method", "equireg", "--dims", "2"),
@@ -173,7 +184,16 @@ def environment():
 def test_kill_at_any_moment_then_resume_is_bit_identical(plain_cohort, tmp_path):
     """SIGKILL by the clock, again and again, in the real command."""
     data = plain_cohort(labelled=6)
-    more = ("--val", "1", "--steps", "120", "--set", "training.checkpoint_every=7", "--set", "training.validate_every=40")
+    more = (
+        "--val",
+        "1",
+        "--steps",
+        "120",
+        "--set",
+        "training.checkpoint_every=7",
+        "--set",
+        "training.validate_every=40",
+    )
     subprocess.run(command(data, tmp_path / "straight", *more), check=True, env=environment())
     kills, delay = 0, 4.0
     while True:
@@ -210,7 +230,15 @@ def launch(kind, count, data, out, *more):
     """The same training in `count` processes."""
     line = command(data, out, *more)
     if kind == "torchrun":
-        start = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(count), "--master-port", "29517"]
+        start = [
+            sys.executable,
+            "-m",
+            "torch.distributed.run",
+            "--nproc-per-node",
+            str(count),
+            "--master-port",
+            "29517",
+        ]
         subprocess.run([*start, "-m", "semiseg.cli", *line[1:]], check=True, env=environment())
         return
     processes = []

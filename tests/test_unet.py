@@ -20,7 +20,9 @@ def test_shapes_and_precision(dims, strides, size, norm):
 def test_every_parameter_learns():
     network = UNet(1, 3, 2, widths=(4, 8, 8), strides=[(2, 2)] * 2)
     network(torch.randn(2, 1, 8, 8)).square().sum().backward()
-    assert all(p.grad is not None and bool(p.grad.abs().sum() > 0) for n, p in network.named_parameters() if "up" not in n)
+    assert all(
+        p.grad is not None and bool(p.grad.abs().sum() > 0) for n, p in network.named_parameters() if "up" not in n
+    )
 
 
 def test_errors():

@@ -103,7 +103,11 @@ def test_elastic_displacement_has_the_stated_size_and_smoothness(size):
 
 def test_outside_is_ignored_for_labels_and_false_for_masks():
     warp = draw(WarpConfig(scale=(0.5, 0.5)), (9, 9))
-    label, mask, image = torch.ones(2, 9, 9, dtype=torch.long), torch.ones(2, 9, 9, dtype=torch.bool), torch.ones(2, 1, 9, 9)
+    label, mask, image = (
+        torch.ones(2, 9, 9, dtype=torch.long),
+        torch.ones(2, 9, 9, dtype=torch.bool),
+        torch.ones(2, 1, 9, 9),
+    )
     assert (warp.labels(label) == torch.where(warp.inside, 1, IGNORE)).all()
     assert torch.equal(warp.mask(mask), warp.inside)
     assert float(warp(image)[0, 0, 0, 0]) == 0

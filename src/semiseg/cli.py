@@ -168,7 +168,8 @@ def train(
 @app.command()
 def predict(
     paths: Annotated[
-        list[Path], typer.Argument(help="One or more runs or models, then the scans.", metavar="RUN_OR_MODEL... INPUT")
+        list[Path],
+        typer.Argument(help="One or more runs or models, then the scans.", metavar="RUN_OR_MODEL... INPUT"),
     ],
     out: Out,
     probabilities: Annotated[bool, typer.Option("--probabilities", help="Write CASE_prob.nii.gz too.")] = False,
@@ -177,7 +178,9 @@ def predict(
         bool, typer.Option("--keep-largest", help="Keep the largest connected part of each class.")
     ] = False,
     checkpoint: Annotated[str | None, typer.Option(help="best or last, of runs; default: the exported model.")] = None,
-    cases: Annotated[Path | None, typer.Option(help="Only these: a file of case names, or a run's splits.json.")] = None,
+    cases: Annotated[
+        Path | None, typer.Option(help="Only these: a file of case names, or a run's splits.json.")
+    ] = None,
     overwrite: Overwrite = False,
     device: Device = "auto",
     as_json: AsJson = False,
@@ -255,7 +258,17 @@ def _score_table(summary: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-_DATA_FLAGS = ("layout", "unlabelled", "labelled", "val", "test", "draw", "split_seed", "transductive", "strict")
+_DATA_FLAGS = (
+    "layout",
+    "unlabelled",
+    "labelled",
+    "val",
+    "test",
+    "draw",
+    "split_seed",
+    "transductive",
+    "strict",
+)
 
 
 def _settings(config: Path | None, assignments: list[str] | None, data: str, flags: dict[str, Any]) -> Any:

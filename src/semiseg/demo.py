@@ -66,9 +66,7 @@ def run_demo(
     return report
 
 
-def _run_method(
-    out: Path, data: Path, name: str, cases: Sequence[Case], steps: int, device: str, seed: int
-) -> Result:
+def _run_method(out: Path, data: Path, name: str, cases: Sequence[Case], steps: int, device: str, seed: int) -> Result:
     result = Result(name, out / name, out / "scores" / name, out / "predictions" / name)
     settings = RunSettings(
         data=DataConfig(path=str(data), labelled=str(LABELLED), val=str(VALIDATION)),

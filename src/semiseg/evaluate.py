@@ -120,9 +120,7 @@ def evaluate_folder(
         for scored in _each(_score, tasks, "Scoring", workers):
             writer.writerows(scored.rows)
             tally.add(scored)
-    unscored = [
-        case for case in predicted if case not in truth.files and not _is_probability(case, predicted)
-    ]
+    unscored = [case for case in predicted if case not in truth.files and not _is_probability(case, predicted)]
     summary = {**tally.summary(), "unscored": unscored, "tolerance_mm": tolerance_mm, "ignore": ignore}
     write_json(out / "summary.json", summary)
     outputs = ["metrics.csv", "summary.json"]
@@ -154,17 +152,13 @@ def _open_labels(labels: Path) -> _Labels:
     files = {case_name(path): path for path in dataset.orphan_labels}
     files |= {case.name: case.label for case in dataset.cases if case.label is not None}
     if not files:
-        raise InputError(
-            f"{labels}: got no label file, expected CASE.nii.gz; point LABELS to the true labels"
-        )
+        raise InputError(f"{labels}: got no label file, expected CASE.nii.gz; point LABELS to the true labels")
     return _Labels(files, dataset.classes, dataset.ignore)
 
 
 def _predicted_files(predictions: Path) -> dict[str, Path]:
     if not predictions.is_dir():
-        raise InputError(
-            f"{predictions}: got no such folder, expected one with CASE.nii.gz; check PREDICTIONS"
-        )
+        raise InputError(f"{predictions}: got no such folder, expected one with CASE.nii.gz; check PREDICTIONS")
     return scan_files(predictions)
 
 
@@ -215,9 +209,7 @@ def _named_classes(
     if not all(type(value) is int for value in values) or len(set(values)) < len(values):
         raise InputError(f"{where}: got {dict(named)}, expected a whole number per class, each once; edit it")
     foreground = {
-        name: value
-        for name, value in named.items()
-        if value not in (0, ignore) and name.lower() != "background"
+        name: value for name, value in named.items() if value not in (0, ignore) and name.lower() != "background"
     }
     if not foreground:
         raise InputError(f"{where}: got {dict(named)}, expected a class besides the background; name one")
@@ -327,9 +319,7 @@ def _score_classes(task: _Task, prediction: Scan, truth: Scan) -> ScoredCase:
         }
         rows.append(_row(task, name, "ok", **numbers))
     known = [0, *task.classes.values(), *([] if task.ignore is None else [task.ignore])]
-    unknown = [
-        frozenset(np.unique(scan.array[~np.isin(scan.array, known)]).tolist()) for scan in (truth, prediction)
-    ]
+    unknown = [frozenset(np.unique(scan.array[~np.isin(scan.array, known)]).tolist()) for scan in (truth, prediction)]
     return ScoredCase(task.case, "ok", rows, unknown_truth=unknown[0], unknown_prediction=unknown[1])
 
 

@@ -126,9 +126,7 @@ def checked_splits(data: DataConfig, workers: int) -> tuple[Dataset, Splits, Che
         draw=data.draw,
         base=dataset.root,
     )
-    report = check_dataset(
-        dataset, strict=data.strict, workers=workers, splits=splits, transductive=data.transductive
-    )
+    report = check_dataset(dataset, strict=data.strict, workers=workers, splits=splits, transductive=data.transductive)
     if not report.can_train:
         raise InputError("\n".join([*report.lines(), f"{data.path}: training cannot start; see the lines above"]))
     return dataset, splits, report
@@ -253,7 +251,12 @@ def _plan_of(settings: RunSettings, dataset: Dataset, splits: Splits, workers: i
         plan = Plan.load(Path(settings.plan_file))
         return Plan.parse(merged(plan.model_dump(mode="json"), settings.plan), where="plan")
     return make_plan(
-        dataset, splits, dims=settings.dims, memory_gb=settings.memory_gb, overrides=settings.plan, workers=workers
+        dataset,
+        splits,
+        dims=settings.dims,
+        memory_gb=settings.memory_gb,
+        overrides=settings.plan,
+        workers=workers,
     )
 
 

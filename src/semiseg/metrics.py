@@ -121,15 +121,11 @@ def _box(mask: np.ndarray) -> tuple[slice, ...]:
 def _mask(name: str, values: np.ndarray) -> np.ndarray:
     values = np.asarray(values)
     if values.dtype.kind not in "bui":
-        raise InputError(
-            f"{name}: got {values.dtype} values, expected a boolean or integer mask; threshold it first"
-        )
+        raise InputError(f"{name}: got {values.dtype} values, expected a boolean or integer mask; threshold it first")
     return values.astype(bool, copy=False)
 
 
-def _require_sense(
-    prediction: np.ndarray, truth: np.ndarray, spacing_mm: Sequence[float], tolerance_mm: float
-) -> None:
+def _require_sense(prediction: np.ndarray, truth: np.ndarray, spacing_mm: Sequence[float], tolerance_mm: float) -> None:
     if prediction.shape != truth.shape:
         raise InputError(
             f"prediction: got shape {prediction.shape}, expected the truth's {truth.shape}; "

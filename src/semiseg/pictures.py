@@ -18,13 +18,21 @@ _RGB = np.ndarray[Any, np.dtype[np.uint8]]
 
 # Okabe and Ito's colours, which colour-blind people can tell apart
 PALETTE = np.array(
-    [(230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (213, 94, 0), (204, 121, 167)],
+    [
+        (230, 159, 0),
+        (86, 180, 233),
+        (0, 158, 115),
+        (240, 228, 66),
+        (0, 114, 178),
+        (213, 94, 0),
+        (204, 121, 167),
+    ],
     dtype=np.uint8,
 )
 
 
 @torch.no_grad()
-def draw_pictures(network: nn.Module, batch: Batch, classes: int, path: Path, most: int = 4) -> _RGB:
+def draw_pictures(network: nn.Module, batch: Batch, path: Path, most: int = 4) -> _RGB:
     """Write a PNG: a column for each of up to `most` labelled patches (image, label, prediction), then for as many
     unlabelled ones (image, guess). In 3-D, the middle slice. Returns the pixels, (height, width, 3)."""
     rows: list[list[_RGB]] = []

@@ -22,8 +22,6 @@ def learning_rate(progress: float, shape: str, warm_up: float) -> float:
     if progress < warm_up:
         return progress / warm_up
     after = (progress - warm_up) / (1 - warm_up) if warm_up < 1 else 1.0
-    return {
-        "constant": 1.0,
-        "poly": (1 - after) ** 0.9,
-        "cosine": (1 + math.cos(math.pi * after)) / 2,
-    }[shape]
+    if shape == "poly":
+        return float((1 - after) ** 0.9)
+    return (1 + math.cos(math.pi * after)) / 2 if shape == "cosine" else 1.0

@@ -47,7 +47,9 @@ def _chosen(cases: Sequence[Case], only: Path) -> list[Case]:
         text = only.read_text(encoding="utf-8")
         names = json.loads(text)[0]["test"] if only.suffix == ".json" else text.split()
     except (OSError, ValueError, LookupError, TypeError) as error:
-        raise InputError(f"--cases {only}: {error!r}, expected case names, one a line, or a run's splits.json") from None
+        raise InputError(
+            f"--cases {only}: {error!r}, expected case names, one a line, or a run's splits.json"
+        ) from None
     by_name = {case.name: case for case in cases}
     unknown = [name for name in names if name not in by_name]
     if unknown or not names:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -17,17 +16,17 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils import gather_object
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
 from semiseg.checkpoint import optimiser_tensors, restore_optimiser, write_checkpoint
 from semiseg.data.batches import Batches, load, numbers
 from semiseg.data.plan import Plan
 from semiseg.data.prepare import PreparedCase
 from semiseg.draws import Draws
-from semiseg.errors import Diverged, Preempted, UserError
+from semiseg.errors import Diverged, Preempted
 from semiseg.methods.method import Method
 from semiseg.pictures import draw_pictures
-from semiseg.predict import predict_probabilities
+from semiseg.predict import chosen_device, predict_probabilities
 from semiseg.progress import track
 from semiseg.run import RunFolder
 from semiseg.schedules import learning_rate
@@ -101,14 +100,16 @@ def fit(
     not finite, Preempted after SIGTERM with a checkpoint saved.
     """
     AcceleratorState._reset_state(reset_partial_state=False)  # the previous fit of this process may have differed
-    on_cpu = chosen_device(device) == "cpu"
-    precision = chosen_precision(config.precision, chosen_device(device))
+    kind = chosen_device(device).type
+    precision = chosen_precision(config.precision, kind)
     accelerator = Accelerator(
-        cpu=on_cpu, mixed_precision={"32": "no", "bf16": "bf16", "16": "fp16"}[precision], step_scheduler_with_optimizer=False
+        cpu=kind == "cpu",
+        mixed_precision={"32": "no", "bf16": "bf16", "16": "fp16"}[precision],
+        step_scheduler_with_optimizer=False,
     )
     # convolutions on channels-last tensors are several times faster in bf16
     layout = torch.channels_last if plan.dims == 2 else torch.channels_last_3d
-    method = method.to(accelerator.device, memory_format=layout)
+    method = method.to(accelerator.device).to(memory_format=layout)  # type: ignore[call-overload]
     optimiser = _optimiser(method, config)
     progress = Progress(precision=precision)
     checkpoint = folder.newest_checkpoint() if resume else None
@@ -175,36 +176,27 @@ def fit(
             if progress.step % validate_every == 0 or progress.step == config.steps:
                 _validate(method, plan, cases.validation, accelerator, progress)
                 if main:
-                    _record(method, plan, batch, folder, progress, mirror)
+                    _record(method, batch, folder, progress, mirror)
                 save = True
             stopping = _anywhere(terminated(), accelerator)
             if main and (save or stopping):
                 _save(method, optimiser, folder, progress)
             if stopping and progress.step < config.steps:
-                raise Preempted(f"{folder.path}: stopped at step {progress.step} with a checkpoint; go on with --resume")
+                raise Preempted(
+                    f"{folder.path}: stopped at step {progress.step} with a checkpoint; go on with --resume"
+                )
     accelerator.wait_for_everyone()
     return progress
 
 
-def chosen_device(device: str) -> str:
-    """`auto` is the first GPU, else Apple's, else the processor."""
-    if device == "auto":
-        if torch.cuda.is_available():
-            return "cuda"
-        return "mps" if torch.backends.mps.is_available() else "cpu"
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise UserError(f"--device: got {device!r}, expected one that is there; use cpu")
-    return device
-
-
-def chosen_precision(precision: str, device: str) -> str:
+def chosen_precision(precision: str, kind: str) -> str:
     """`auto` is bf16 where the hardware multiplies it (a recent GPU, a processor with AMX), else 32."""
     if precision != "auto":
         return precision
-    if device.startswith("cuda"):
+    if kind == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "32"
     cpuinfo = Path("/proc/cpuinfo")
-    has_amx = device == "cpu" and cpuinfo.exists() and "amx_bf16" in cpuinfo.read_text()
+    has_amx = kind == "cpu" and cpuinfo.exists() and "amx_bf16" in cpuinfo.read_text()
     return "bf16" if has_amx else "32"
 
 
@@ -256,7 +248,9 @@ def _save(method: Method, optimiser: torch.optim.Optimizer, folder: RunFolder, p
     tensors = {f"method.{name}": tensor for name, tensor in method.state_dict().items()}
     state = {f"optimiser.{name}": tensor for name, tensor in optimiser_tensors(optimiser).items()}
     folder.rotate_checkpoint()
-    write_checkpoint(folder.last, {**tensors, **state}, {"progress": vars(progress), "predictor": predictor_name(method)})
+    write_checkpoint(
+        folder.last, {**tensors, **state}, {"progress": vars(progress), "predictor": predictor_name(method)}
+    )
 
 
 def predictor_name(method: Method) -> str:
@@ -294,7 +288,11 @@ def dice_per_class(prediction: np.ndarray[Any, Any], label: np.ndarray[Any, Any]
 
 
 def _record(
-    method: Method, plan: Plan, batch: Batch, folder: RunFolder, progress: Progress, mirror: _TensorBoard | None
+    method: Method,
+    batch: Batch,
+    folder: RunFolder,
+    progress: Progress,
+    mirror: _TensorBoard | None,
 ) -> None:
     """Log a validation, keep the best weights, draw pictures."""
     if progress.last_dice is not None:
@@ -305,7 +303,7 @@ def _record(
             progress.best_dice, progress.best_step = progress.last_dice, progress.step
             tensors = {f"predictor.{name}": tensor for name, tensor in method.predictor.state_dict().items()}
             write_checkpoint(folder.best, tensors, {"step": progress.step, "dice": progress.last_dice})
-    picture = draw_pictures(method.predictor, batch, len(plan.classes), folder.pictures / f"step-{progress.step:06d}.png")
+    picture = draw_pictures(method.predictor, batch, folder.pictures / f"step-{progress.step:06d}.png")
     if mirror:
         mirror.picture(picture, progress.step)
 

@@ -44,18 +44,15 @@ class Batch:
     """
 
     image: Float[Tensor, "labelled c *spatial"]
-    label: Int[Tensor, "labelled *spatial"]
+    label: Int[Tensor, labelled * spatial]
     unlabelled: Float[Tensor, "unlabelled c *spatial"]
-    inside: Bool[Tensor, "unlabelled *spatial"]
+    inside: Bool[Tensor, unlabelled * spatial]
     """False on padding and outside the picture."""
     spacing_mm: tuple[float, ...]
     """Per spatial axis, in axis order."""
 
     def to(self, device: object, **kwargs: object) -> Batch:
-        moved = {
-            name: getattr(self, name).to(device, **kwargs)
-            for name in ("image", "label", "unlabelled", "inside")
-        }
+        moved = {name: getattr(self, name).to(device, **kwargs) for name in ("image", "label", "unlabelled", "inside")}
         return replace(self, **moved)
 
 

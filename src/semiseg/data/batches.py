@@ -33,9 +33,7 @@ class Batches(Dataset[Batch]):
 
     def __getitem__(self, number: int) -> Batch:
         plan = self.plan
-        labelled = [
-            self._patch(case, first, with_label=True) for case, first in self.positions(number, "labelled")
-        ]
+        labelled = [self._patch(case, first, with_label=True) for case, first in self.positions(number, "labelled")]
         unlabelled = [
             self._patch(case, first, with_label=False) for case, first in self.positions(number, "unlabelled")
         ]
@@ -44,9 +42,7 @@ class Batches(Dataset[Batch]):
             image=torch.from_numpy(np.stack([image for image, _ in labelled])),
             label=torch.from_numpy(np.stack([label for _, label in labelled])),
             unlabelled=torch.from_numpy(np.stack([image for image, _ in unlabelled]) if unlabelled else empty),
-            inside=torch.from_numpy(
-                np.stack([inside for _, inside in unlabelled]) if unlabelled else empty[:, 0] > 0
-            ),
+            inside=torch.from_numpy(np.stack([inside for _, inside in unlabelled]) if unlabelled else empty[:, 0] > 0),
             spacing_mm=plan.patch_spacing_mm,
         )
 
@@ -96,9 +92,7 @@ class Batches(Dataset[Batch]):
         self, case: PreparedCase, first: tuple[int, ...], with_label: bool
     ) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
         """The image, and its label (IGNORE on padding) or its mask of voxels inside the scan."""
-        source = tuple(
-            slice(max(f, 0), min(f + w, n)) for f, w, n in zip(first, self._window, case.shape, strict=True)
-        )
+        source = tuple(slice(max(f, 0), min(f + w, n)) for f, w, n in zip(first, self._window, case.shape, strict=True))
         target = tuple(slice(s.start - f, s.stop - f) for s, f in zip(source, first, strict=True))
         image = np.zeros((len(self.plan.channels), *self._window), np.float32)
         image[(slice(None), *target)] = case.open_image()[(slice(None), *source)]

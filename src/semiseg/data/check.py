@@ -67,9 +67,7 @@ class CheckReport:
         """One line a finding; the errors that cost a case say so."""
         left_out = set(self.left_out)
         return [
-            f"{finding} (case left out)"
-            if finding.severity == "error" and finding.case in left_out
-            else str(finding)
+            f"{finding} (case left out)" if finding.severity == "error" and finding.case in left_out else str(finding)
             for finding in self.findings
         ]
 
@@ -80,9 +78,7 @@ class CheckReport:
             "cases": len(self.facts),
             "usable": [case.name for case in self.usable],
             "left_out": list(self.left_out),
-            "findings": [
-                {"file": str(one.file), **{key: getattr(one, key) for key in keys}} for one in self.findings
-            ],
+            "findings": [{"file": str(one.file), **{key: getattr(one, key) for key in keys}} for one in self.findings],
         }
 
 
@@ -103,9 +99,7 @@ def check_dataset(
     """
     facts = all_facts(dataset.cases, workers)
     findings = list(_dataset_findings(dataset))
-    channels = (
-        len(dataset.channels) or Counter(len(case.images) for case in dataset.cases).most_common(1)[0][0]
-    )
+    channels = len(dataset.channels) or Counter(len(case.images) for case in dataset.cases).most_common(1)[0][0]
     broken = set()
     for case in dataset.cases:
         found = list(_case_findings(case, facts[case.name], channels, dataset))
@@ -150,22 +144,16 @@ def _case_findings(case: Case, facts: CaseFacts, channels: int, dataset: Dataset
         yield from _mismatch(case, path, image.geometry, *readable[0])
     if case.label is None:
         if case.split in (None, "train"):
-            yield Finding(
-                case.images[0], "an image without a label: an unlabelled case", "", "", "note", case.name
-            )
+            yield Finding(case.images[0], "an image without a label: an unlabelled case", "", "", "note", case.name)
     elif isinstance(facts.label, Unreadable):
-        yield Finding(
-            case.label, facts.label.found, facts.label.expected, facts.label.action, "error", case.name
-        )
+        yield Finding(case.label, facts.label.found, facts.label.expected, facts.label.action, "error", case.name)
     elif facts.label is not None:
         if readable:
             yield from _mismatch(case, case.label, facts.label.geometry, *readable[0])
         yield from _value_findings(case, case.label, facts.label, dataset)
 
 
-def _mismatch(
-    case: Case, path: Path, geometry: Geometry, image_path: Path, image: ImageFacts
-) -> Iterator[Finding]:
+def _mismatch(case: Case, path: Path, geometry: Geometry, image_path: Path, image: ImageFacts) -> Iterator[Finding]:
     if geometry.shape != image.shape:
         found, expected = f"shape {_size(geometry)}", f"{_size(image.geometry)} as in {image_path.name}"
         yield Finding(path, found, expected, "export both on the same grid", "error", case.name)
@@ -270,9 +258,7 @@ def _pairs(usable: Sequence[Case], facts: Mapping[str, CaseFacts]) -> Iterator[t
         yield from combinations(images, 2)
 
 
-def _parted_groups(
-    usable: Sequence[Case], places: Mapping[str, str], transductive: bool
-) -> Iterator[Finding]:
+def _parted_groups(usable: Sequence[Case], places: Mapping[str, str], transductive: bool) -> Iterator[Finding]:
     members: dict[str, dict[str, Case]] = defaultdict(dict)
     for case in usable:
         if case.name in places:
@@ -284,6 +270,4 @@ def _parted_groups(
                 case, other = by_place[second], by_place[first]
                 found = f"group {group!r} in {second}, and in {first} with {other.images[0]}"
                 action = "correct the group or the split"
-                yield Finding(
-                    case.images[0], found, "a group in one split", action, "error", case.name, leak=True
-                )
+                yield Finding(case.images[0], found, "a group in one split", action, "error", case.name, leak=True)

@@ -108,9 +108,7 @@ def _named(facts: Iterable[CaseFacts]) -> dict[str, CaseFacts]:
 _Facts = TypeVar("_Facts", ImageFacts, LabelFacts)
 
 
-def _remembered(
-    path: Path, role: str, measure: Callable[[Path], _Facts], kind: type[_Facts]
-) -> _Facts | Unreadable:
+def _remembered(path: Path, role: str, measure: Callable[[Path], _Facts], kind: type[_Facts]) -> _Facts | Unreadable:
     """Facts of one file. Failures are not remembered: a network disk may only have been away."""
     place = _place(path, role)
     if place is not None and place.is_file():

@@ -83,9 +83,7 @@ def _read(path: Path, voxels: Callable[[Any], _Array]) -> Scan:
             image = nib.load(path)
             array = voxels(image)
     except _UNREADABLE as error:
-        found = (
-            f"an unreadable file ({type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''})"
-        )
+        found = f"an unreadable file ({type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''})"
         raise BadFile(path, found, "a whole NIfTI file", "copy or export it again") from None
     while array.ndim > 3 and array.shape[-1] == 1:
         array = array[..., 0]
@@ -104,9 +102,7 @@ def _integers(path: Path, array: _Array) -> _Array:
         wrong = array[array != np.rint(array)]  # NaN differs from itself
         if wrong.size:
             found = f"values that are not whole numbers, such as {float(wrong[0]):g} ({wrong.size} voxels)"
-            raise BadFile(
-                path, found, "one whole number a voxel", "export the label map without interpolation"
-            )
+            raise BadFile(path, found, "one whole number a voxel", "export the label map without interpolation")
     limits = np.iinfo(np.int32)
     if array.max() > limits.max or array.min() < limits.min:
         raise BadFile(path, f"values up to {array.max()}", "values that fit 32 bits", "renumber the labels")
@@ -131,9 +127,7 @@ def write_like(path: Path, array: _Array, header_of: Scan, *, scale: float | Non
     header.set_intent("none")
     kind = nib.Nifti2Image if isinstance(header, nib.Nifti2Header) else nib.Nifti1Image
     image = kind(array, header_of.geometry.affine, header)
-    image.header.set_slope_inter(
-        1.0 if scale is None else scale, 0.0
-    )  # set, so that nibabel does not rescale
+    image.header.set_slope_inter(1.0 if scale is None else scale, 0.0)  # set, so that nibabel does not rescale
     with replacing(path) as temporary:
         nib.save(image, temporary)
 

@@ -87,9 +87,7 @@ def make_splits(
             count = _count(spec or "0", f"--{place}", pool_size=len(pool), left=_unplaced(pool, places))
             for group in _unplaced(pool, places)[:count]:
                 places[group] = place
-    explicit = {case.name for case in cases if case.split in ("test", "val")}.union(
-        *filter(None, named.values())
-    )
+    explicit = {case.name for case in cases if case.split in ("test", "val")}.union(*filter(None, named.values()))
     free = [case for case in cases if case.group_name not in places]
     held_out = [case for case in cases if case.group_name in places]
     chosen = _labelled_names(free, labelled, draw, base, held_out)
@@ -109,9 +107,7 @@ def make_splits(
     )
 
 
-def _labelled_names(
-    free: list[Case], spec: str | None, draw: int, base: Path, held_out: list[Case]
-) -> set[str]:
+def _labelled_names(free: list[Case], spec: str | None, draw: int, base: Path, held_out: list[Case]) -> set[str]:
     able = [case for case in free if case.label is not None and case.split != "unlabelled"]
     if not able:
         raise InputError(
@@ -212,10 +208,7 @@ def _fixed_places(cases: Sequence[Case], named: dict[str, set[str] | None]) -> d
 def _refuse_parted_groups(cases: Sequence[Case]) -> None:
     placed: dict[str, str] = {}
     for case in cases:
-        if (
-            case.split in ("train", "val", "test")
-            and placed.setdefault(case.group_name, case.split) != case.split
-        ):
+        if case.split in ("train", "val", "test") and placed.setdefault(case.group_name, case.split) != case.split:
             raise InputError(_parted(case.group_name, placed[case.group_name], case.split))
 
 
@@ -244,9 +237,7 @@ def _refuse_twice(names: Sequence[str], where: str) -> None:
 def _need_labels(cases: Sequence[Case], where: str) -> None:
     for case in cases:
         if case.label is None:
-            raise InputError(
-                f"{where}: got case {case.name!r} without a label, expected a labelled one; remove it"
-            )
+            raise InputError(f"{where}: got case {case.name!r} without a label, expected a labelled one; remove it")
 
 
 def _unused_note(cases: Sequence[Case]) -> tuple[str, ...]:

@@ -125,8 +125,8 @@ def move_towards(average: nn.Module, network: nn.Module, decay: float) -> None:
     with torch.no_grad():
         for mean, value in zip(average.parameters(), network.parameters(), strict=True):
             mean.lerp_(value.detach(), 1 - decay)
-        for mean, value in zip(average.buffers(), network.buffers(), strict=True):
-            mean.copy_(value)
+        for kept, current in zip(average.buffers(), network.buffers(), strict=True):
+            kept.copy_(current)
 
 
 def forward_frozen(network: nn.Module, x: Float[Tensor, "b c *spatial"]) -> Float[Tensor, "b classes *spatial"]:
@@ -148,7 +148,7 @@ def forward_frozen(network: nn.Module, x: Float[Tensor, "b c *spatial"]) -> Floa
 def strengthen(
     image: Float[Tensor, "b c *spatial"],
     target: Float[Tensor, "b classes *spatial"],
-    valid: Bool[Tensor, "b *spatial"],
+    valid: Bool[Tensor, b * spatial],
     config: ConsistencyConfig,
     draws: Draws,
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -161,6 +161,6 @@ def strengthen(
     return image, target, valid
 
 
-def confident(target: Float[Tensor, "b classes *spatial"], threshold: float) -> Bool[Tensor, "b *spatial"]:
+def confident(target: Float[Tensor, "b classes *spatial"], threshold: float) -> Bool[Tensor, b * spatial]:
     """Voxels whose largest probability reaches the threshold."""
     return target.amax(1) >= threshold

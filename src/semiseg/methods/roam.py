@@ -91,8 +91,9 @@ class Roam(Method):
             image, valid = torch.cat([image, u]), torch.cat([valid, inside])
 
         mix = Mix.draw(len(image), config.alpha, draws.of("mix"), config.per_sample)
+        edits_at = getattr(self.network, "edits_at", None)
         layer = self.layers[int(torch.randint(len(self.layers), (), generator=draws.of("layer")))]
-        edits = self.network.edits_at(layer, mix) if config.mix_skips else {layer: mix}
+        edits = edits_at(layer, mix) if config.mix_skips and callable(edits_at) else {layer: mix}
         with edited(self.network, edits):
             logits = self.network(image)
 

@@ -40,19 +40,19 @@ class UNet(nn.Module):
         super().__init__()
         if len(strides) != len(widths) - 1:
             raise ValueError(
-                f"network.strides: got {len(strides)} entries, expected {len(widths) - 1}: one fewer than network.widths"
+                f"network.strides: got {len(strides)} entries, expected {len(widths) - 1}, one fewer than widths"
             )
         self.stride = tuple(math.prod(axis) for axis in zip(*strides, strict=True)) or (1,) * dims
         self.input = nn.Identity()
         self.encoder = Encoder(in_channels, widths, strides, dims, norm)
         self.decoder = Decoder(widths, strides, dims, norm)
         self.head = _CONV[dims](widths[0], classes, 1)
-        for module in self.modules():
-            if isinstance(module, tuple(_CONV.values()) + tuple(_UP.values())):
-                nn.init.kaiming_normal_(module.weight, a=0.01)
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
-        nn.init.normal_(self.head.weight, std=0.01)  # every class equally likely at first
+        for name, weight in self.named_parameters():
+            if weight.ndim > 1:
+                # the head starts small: every class equally likely at first
+                nn.init.normal_(weight, std=0.01) if name == "head.weight" else nn.init.kaiming_normal_(weight, a=0.01)
+            elif name == "head.bias" or ".up." in name:
+                nn.init.zeros_(weight)
 
     def forward(self, image: Float[Tensor, "b c *spatial"]) -> Float[Tensor, "b classes *spatial"]:
         sizes = image.shape[2:]

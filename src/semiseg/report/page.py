@@ -105,9 +105,7 @@ def write_report(
     """
     names = [result.method for result in results]
     if not results or len(set(names)) < len(names):
-        raise UserError(
-            f"report: got the methods {names}, expected at least one and no name twice; rename one"
-        )
+        raise UserError(f"report: got the methods {names}, expected at least one and no name twice; rename one")
     scores = {result.method: read_scores(result.evaluation) for result in results}
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
@@ -116,9 +114,7 @@ def write_report(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["png"] = lambda data: (
-        "data:image/png;base64," + base64.b64encode(data).decode("ascii")
-    )
+    environment.filters["png"] = lambda data: "data:image/png;base64," + base64.b64encode(data).decode("ascii")
     page = environment.get_template("page.html.jinja").render(
         title=title,
         version=version("semiseg"),
@@ -190,8 +186,7 @@ def read_log(run: Path, kind: str) -> list[dict[str, Any]]:
             line = json.loads(text)
         except ValueError as error:
             raise InputError(
-                f"{path}, line {number}: {error}, expected one JSON object a line; resume the run to "
-                "repair it"
+                f"{path}, line {number}: {error}, expected one JSON object a line; resume the run to repair it"
             ) from None
         if line.get("kind") == kind:
             lines.append(line)
@@ -315,9 +310,7 @@ def _panels(
     for result in results:
         path = result.predictions / f"{case.name}.nii.gz"
         prediction = _volume(path)[0] if path.is_file() else np.zeros_like(truth)
-        panels.append(
-            panel(f"{result.method}, Dice {means[result.method][case.name]:.3f}", prediction, compare=True)
-        )
+        panels.append(panel(f"{result.method}, Dice {means[result.method][case.name]:.3f}", prediction, compare=True))
     return panels
 
 

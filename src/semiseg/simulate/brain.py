@@ -90,9 +90,7 @@ def simulate_brain(split: int, number: int, *, spacing_mm: float = 3.0, seed: in
     grid = np.stack(np.meshgrid(*(np.arange(n, dtype=np.float32) for n in shape), indexing="ij"))
     deformed = _deform(grid * spacing_mm, template, rng)
     voxels = deformed + (template.low_mm - template.affine[:3, 3])[:, None, None, None]
-    *tissues, texture = (
-        map_coordinates(volume, voxels, order=1) for volume in (*template.tissues, template.texture)
-    )
+    *tissues, texture = (map_coordinates(volume, voxels, order=1) for volume in (*template.tissues, template.texture))
     shares = np.stack([1 - sum(tissues), *tissues])
     image = _acquire(shares, texture, spacing_mm, rng)
     return Scan(image, shares.argmax(axis=0).astype(np.uint8), affine)
@@ -137,9 +135,7 @@ def displacement(rng: np.random.Generator, shape: tuple[int, ...]) -> Float[np.n
 
     x + u(x) is invertible where u changes by less than one millimetre per millimetre in every direction.
     """
-    field = np.stack(
-        [smooth_field(rng, shape, 18.0, 7.0) + smooth_field(rng, shape, 9.0, 2.0) for _ in range(3)]
-    )
+    field = np.stack([smooth_field(rng, shape, 18.0, 7.0) + smooth_field(rng, shape, 9.0, 2.0) for _ in range(3)])
     slopes = np.stack([np.stack(np.gradient(part, GRID_MM)) for part in field])
     steepest = float(np.linalg.norm(slopes, axis=(0, 1)).max())
     return field * min(1.0, 0.7 / steepest)
@@ -210,9 +206,7 @@ def _read_map(name: str) -> nib.Nifti1Image:
     folder = Path(package.submodule_search_locations[0]) / "datasets" / "data"
     path = folder / f"mni_icbm152_{name}_tal_nlin_sym_09a_converted.nii.gz"
     if not path.is_file():
-        raise MissingExtra(
-            f"{path}: got no such file, expected the MNI152 template; run `pip install 'nilearn>=0.11'`"
-        )
+        raise MissingExtra(f"{path}: got no such file, expected the MNI152 template; run `pip install 'nilearn>=0.11'`")
     return nib.load(path)
 
 
@@ -243,7 +237,5 @@ def _already_there(out: Path, declared: dict[str, object]) -> bool:
     if not path.is_file():
         return False
     if json.loads(path.read_text(encoding="utf-8")) != declared:
-        raise InputError(
-            f"{path}: got another dataset, expected none or the same simulated one; choose another folder"
-        )
+        raise InputError(f"{path}: got another dataset, expected none or the same simulated one; choose another folder")
     return True

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def augment(batch: Batch, settings: Augmentation, draws: Draws) -> Batch:
-    """A randomly warped and intensity-changed batch. Labels are IGNORE, and `inside` is false, where the picture ended."""
+    """A randomly changed batch. Labels are IGNORE, and `inside` is false, where the picture ended."""
     count = len(batch.image)
     image = torch.cat([batch.image, batch.unlabelled])
     label, inside = batch.label, batch.inside

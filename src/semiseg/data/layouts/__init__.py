@@ -55,9 +55,7 @@ def open_inputs(paths: Sequence[Path], channels: int, channel_suffix: bool | Non
     for path in map(_locate, paths):
         if path.is_file() and path.name.endswith(ENDINGS):
             if case_name(path) in loose:
-                raise InputError(
-                    f"{path}: got case {case_name(path)!r} twice, expected it once; rename the file"
-                )
+                raise InputError(f"{path}: got case {case_name(path)!r} twice, expected it once; rename the file")
             loose[case_name(path)] = path
         else:
             cases += _cases_in(path, channels, channel_suffix)
@@ -82,8 +80,7 @@ def add_unlabelled(dataset: Dataset, folder: Path | str) -> Dataset:
     path = _locate(folder)
     channels = len(dataset.channels) or len(dataset.cases[0].images)
     more = [
-        replace(case, label=None, split="unlabelled")
-        for case in open_inputs([path], channels, channel_suffix=None)
+        replace(case, label=None, split="unlabelled") for case in open_inputs([path], channels, channel_suffix=None)
     ]
     return replace(dataset, cases=add_cases(dataset.cases, more, prefix=path.resolve().name))
 
@@ -137,7 +134,5 @@ def _refuse_repeated(cases: list[Case]) -> None:
     for case in cases:
         if case.name in seen:
             first = seen[case.name].images[0]
-            raise InputError(
-                f"{case.images[0]}: got case {case.name!r} as in {first}, expected it once; rename it"
-            )
+            raise InputError(f"{case.images[0]}: got case {case.name!r} as in {first}, expected it once; rename it")
         seen[case.name] = case

@@ -27,9 +27,7 @@ def scan_files(folder: Path) -> dict[str, Path]:
         if path.name.startswith(".") or not path.name.endswith(ENDINGS):
             continue
         if (name := case_name(path)) in found:
-            raise InputError(
-                f"{path}: got a second file of case {name!r}, expected one; remove one of the two"
-            )
+            raise InputError(f"{path}: got a second file of case {name!r}, expected one; remove one of the two")
         found[name] = path
     return found
 
@@ -47,9 +45,7 @@ def has_suffixes(names: Iterable[str], taken: Iterable[str] = ()) -> bool:
     return all(f"{match[1]}_0000" in set(names) for match in matches if match)
 
 
-def group_channels(
-    files: Mapping[str, Path], channels: int = 0
-) -> tuple[dict[str, tuple[Path, ...]], list[Path]]:
+def group_channels(files: Mapping[str, Path], channels: int = 0) -> tuple[dict[str, tuple[Path, ...]], list[Path]]:
     """Case name (suffix removed) to its files in channel order, and the files without a suffix.
 
     A channel missing below the highest suffix, or below `channels`, is listed under the name that it should
@@ -67,9 +63,7 @@ def group_channels(
         one = next(iter(found.values()))
         ending = one.name[len(case_name(one)) :]
         count = max(*found, channels - 1) + 1 if channels else max(found) + 1
-        cases[name] = tuple(
-            found.get(index, one.with_name(f"{name}_{index:04d}{ending}")) for index in range(count)
-        )
+        cases[name] = tuple(found.get(index, one.with_name(f"{name}_{index:04d}{ending}")) for index in range(count))
     return cases, loose
 
 
@@ -81,9 +75,7 @@ def add_cases(cases: Iterable[Case], more: Iterable[Case], prefix: str) -> tuple
         if case.name in taken:
             case = replace(case, name=f"{prefix}_{case.name}")
         if case.name in taken:
-            raise InputError(
-                f"{case.images[0]}: got case name {case.name!r} twice, expected it once; rename the file"
-            )
+            raise InputError(f"{case.images[0]}: got case name {case.name!r} twice, expected it once; rename the file")
         taken.add(case.name)
         together.append(case)
     return tuple(together)
@@ -118,9 +110,7 @@ def read_description(folder: Path) -> Description:
         raise InputError(f"{path}: got a {type(document).__name__}, expected an object; see docs/data.md")
     ending = document.get("file_ending", ".nii.gz")
     if ending not in ENDINGS:
-        raise InputError(
-            f"{path}: got file_ending {ending!r}, expected .nii.gz or .nii; convert the scans to NIfTI"
-        )
+        raise InputError(f"{path}: got file_ending {ending!r}, expected .nii.gz or .nii; convert the scans to NIfTI")
     channels = _channels(path, document.get("channel_names", document.get("modality", {})))
     classes, ignore = _classes(path, document.get("labels"))
     return Description(channels, classes, ignore)
@@ -138,9 +128,7 @@ def _classes(path: Path, labels: Any) -> tuple[dict[str, int] | None, int | None
     if labels is None:
         return None, None
     if not isinstance(labels, dict):
-        raise InputError(
-            f'{path}: got labels {labels!r}, expected {{"background": 0, "name": 1}}; see docs/data.md'
-        )
+        raise InputError(f'{path}: got labels {labels!r}, expected {{"background": 0, "name": 1}}; see docs/data.md')
     for name, value in labels.items():
         if isinstance(value, list):
             raise InputError(
@@ -155,9 +143,7 @@ def _classes(path: Path, labels: Any) -> tuple[dict[str, int] | None, int | None
     values = dict(sorted(labels.items(), key=lambda item: (item[1] != 0, item[1])))
     ignore = values.pop("ignore", None)
     if 0 not in values.values():
-        raise InputError(
-            f'{path}: got labels without the value 0, expected a background; add "background": 0'
-        )
+        raise InputError(f'{path}: got labels without the value 0, expected a background; add "background": 0')
     if len({*values.values(), ignore}) <= len(values):
         raise InputError(f"{path}: got the same value for two labels, expected each once; {labels}")
     return values, ignore

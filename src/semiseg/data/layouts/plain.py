@@ -43,9 +43,7 @@ def read(root: Path) -> Dataset:
     return Dataset(
         root=root,
         layout=NAME,
-        cases=add_cases(
-            (Case(name, named[name], labels.get(name)) for name in named), unlabelled, "unlabelled"
-        ),
+        cases=add_cases((Case(name, named[name], labels.get(name)) for name in named), unlabelled, "unlabelled"),
         channels=description.channels,
         classes=description.classes,
         ignore=description.ignore,

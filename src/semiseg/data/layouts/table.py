@@ -12,9 +12,7 @@ from semiseg.data.layouts.listing import read_description
 from semiseg.errors import InputError
 
 NAME = "table"
-looks_for = (
-    "a CSV file (or a folder with dataset.csv) with the columns case,image[,image_2...],label,split,group"
-)
+looks_for = "a CSV file (or a folder with dataset.csv) with the columns case,image[,image_2...],label,split,group"
 
 _COLUMNS = ("case", "image", "image_2", "label", "split", "group")
 _SPLITS = {"": None, "train": "train", "val": "val", "test": "test", "unlabelled": "unlabelled"}
@@ -60,9 +58,7 @@ def _cases(path: Path) -> tuple[Case, ...]:
                     )
                 cases[case.name] = case
         except (csv.Error, UnicodeDecodeError) as error:
-            raise InputError(
-                f"{path}: got {error}, expected a comma-separated table in UTF-8; save it anew"
-            ) from None
+            raise InputError(f"{path}: got {error}, expected a comma-separated table in UTF-8; save it anew") from None
     return tuple(cases.values())
 
 
@@ -72,9 +68,7 @@ def _image_columns(path: Path, columns: list[str]) -> list[str]:
             continue
         close = difflib.get_close_matches(name, _COLUMNS, n=1)
         hint = f"did you mean {close[0]!r}?" if close else "remove it"
-        raise InputError(
-            f"{path}: got column {name!r}, expected {looks_for.partition('columns ')[2]}; {hint}"
-        )
+        raise InputError(f"{path}: got column {name!r}, expected {looks_for.partition('columns ')[2]}; {hint}")
     images = ["image"] + [f"image_{index}" for index in range(2, 2 + sum(map(_is_more, columns)))]
     for name in ["case", *images]:
         if columns.count(name) != 1:
@@ -90,9 +84,7 @@ def _is_more(column: str) -> bool:
 def _case(path: Path, line: int, row: dict[str, str], image_columns: list[str]) -> Case:
     where = f"{path}, line {line}"
     if None in row:
-        raise InputError(
-            f"{where}: got more values than columns, expected one each; quote values that hold a comma"
-        )
+        raise InputError(f"{where}: got more values than columns, expected one each; quote values that hold a comma")
     value = {key: text.strip() for key, text in row.items()}
     name = value["case"]
     if not name or name.startswith(".") or re.search(r"[/\\]", name):
@@ -104,9 +96,7 @@ def _case(path: Path, line: int, row: dict[str, str], image_columns: list[str]) 
         raise InputError(f"{where}: got an empty image for case {name!r}, expected a path; fill it in")
     split = value.get("split", "")
     if split not in _SPLITS:
-        raise InputError(
-            f"{where}: got split {split!r}, expected train, val, test, unlabelled or nothing; change it"
-        )
+        raise InputError(f"{where}: got split {split!r}, expected train, val, test, unlabelled or nothing; change it")
     label = value.get("label", "")
     return Case(
         name,
