@@ -1,0 +1,153 @@
+"""Train, predict and evaluate a grid of settings over replicates, and write the tables of a benchmark.
+
+    python benchmarks/compare.py benchmarks/atria.yaml --data ../shared/data/atria --out runs/atria
+
+Every run is an ordinary `semiseg train` + `predict` + `evaluate` folder; finished ones are not repeated. A replicate is
+one draw of labelled scans and one seed, the same for all settings. The plan and the test scans are the same for all.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import os
+import shlex
+import statistics
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("grid", type=Path)
+    parser.add_argument("--data", required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--jobs", type=int, default=2, help="runs at the same time, one thread each")
+    parser.add_argument("--only", nargs="*", help="names of settings")
+    arguments = parser.parse_args()
+    grid = yaml.safe_load(arguments.grid.read_text())
+    out: Path = arguments.out
+    out.mkdir(parents=True, exist_ok=True)
+    plan = out / "plan.json"
+    base = ["--test", str(grid["test"]), "--dims", str(grid["dims"])]
+    if not plan.exists():
+        sets = [f"plan.{key}={json.dumps(value)}" for key, value in grid["plan"].items()]
+        call(["semiseg", "plan", arguments.data, "--out", str(plan), *base, *_sets(sets)])
+    runs = [
+        (name, replicate)
+        for replicate in range(grid["replicates"])
+        for name, setting in grid["settings"].items()
+        if replicate < setting.get("replicates", grid["replicates"])
+        and (not arguments.only or name in arguments.only)
+    ]
+    with ThreadPoolExecutor(arguments.jobs) as pool:
+        list(pool.map(lambda run: one_run(grid, *run, arguments.data, out, plan, base), runs))
+    print(tables(grid, out))
+
+
+def one_run(grid: dict[str, Any], name: str, replicate: int, data: str, out: Path, plan: Path, base: list[str]) -> None:
+    setting = grid["settings"][name]
+    folder = out / f"{name}-{replicate}"
+    run, predictions, scores = folder / "run", folder / "predictions", folder / "scores"
+    if (scores / "summary.json").exists():
+        return
+    labelled = [] if setting.get("all_labels") else ["--labelled", str(grid["labelled"])]
+    steps = grid["steps"] * setting.get("times_steps", 1)
+    sets = [f"method.{key}={json.dumps(value)}" for key, value in setting.get("set", {}).items()]
+    resume = ["--resume"] if (run / "config.yaml").exists() else []
+    with (out / f"{name}-{replicate}.log").open("a") as log:
+        call(
+            ["semiseg", "train", data, "--method", setting["method"], "--out", str(run), "--plan", str(plan), *base]
+            + [*labelled, "--draw", str(replicate), "--seed", str(replicate), "--steps", str(steps), "--workers", "1"]
+            + [*_sets([*sets, "training.tensorboard=false"]), *resume],
+            log,
+        )
+        chosen = ["--cases", str(run / "splits.json")]
+        call(["semiseg", "predict", str(run), data, "--out", str(predictions), *chosen], log)
+        call(["semiseg", "evaluate", str(predictions), data, "--out", str(scores)], log)
+    print(f"{name} {replicate}: Dice {mean_of(scores, 'dice'):.3f}", flush=True)
+
+
+def call(command: list[str], log: Any = None) -> None:
+    if log is not None:
+        log.write(f"$ {shlex.join(command)}\n")
+        log.flush()
+    subprocess.run(command, check=True, env=ONE_THREAD, stdout=log, stderr=log)
+
+
+def _sets(values: list[str]) -> list[str]:
+    return [part for value in values for part in ("--set", value)]
+
+
+def mean_of(scores: Path, metric: str) -> float:
+    return float(json.loads((scores / "summary.json").read_text())["mean"][metric])
+
+
+def per_class(scores: Path, metric: str) -> dict[str, float]:
+    """Mean over the cases that have the class, read from the rows themselves."""
+    values: dict[str, list[float]] = {}
+    with (scores / "metrics.csv").open(newline="") as file:
+        for row in csv.DictReader(file):
+            if row["in_truth"].lower() in ("true", "1") and row[metric]:
+                values.setdefault(row["class"], []).append(float(row[metric]))
+    return {name: statistics.fmean(numbers) for name, numbers in values.items()}
+
+
+def tables(grid: dict[str, Any], out: Path) -> str:
+    """Markdown: mean and standard deviation over replicates per class, then paired differences."""
+    found: dict[str, list[Path]] = {}
+    for name in grid["settings"]:
+        folders = [out / f"{name}-{replicate}" for replicate in range(grid["replicates"])]
+        found[name] = [folder for folder in folders if (folder / "scores" / "summary.json").exists()]
+    found = {name: folders for name, folders in found.items() if folders}
+    classes = list(per_class(next(iter(found.values()))[0] / "scores", "dice"))
+    heads = ["Dice", *(f"Dice {c}" for c in classes), "HD95 mm", *(f"HD95 {c}" for c in classes)]
+    if len(classes) == 1:
+        heads = ["Dice", "HD95 mm"]
+    lines = [f"| setting | runs | {' | '.join(heads)} | minutes |", f"|---|---|{'---|' * len(heads)}---|"]
+    for name, folders in found.items():
+        columns: list[list[float]] = []
+        for metric in ("dice", "hd95_mm"):
+            columns.append([mean_of(folder / "scores", metric) for folder in folders])
+            if len(classes) > 1:
+                columns += [[per_class(folder / "scores", metric)[c] for folder in folders] for c in classes]
+        digits = [3 if head.startswith("Dice") else 2 for head in heads]
+        cells = [_spread(column, digit) for column, digit in zip(columns, digits, strict=True)]
+        minutes = statistics.fmean(json.loads((f / "run" / "result.json").read_text())["duration_s"] / 60 for f in folders)
+        lines.append(f"| {name} | {len(folders)} | {' | '.join(cells)} | {minutes:.1f} |")
+    baseline = [mean_of(folder / "scores", "dice") for folder in found.get("supervised", [])]
+    if baseline:
+        lines += ["", "Dice points above supervised, for each replicate (the same labelled scans and seed):", ""]
+        numbers = [f"replicate {k}" for k in range(len(baseline))]
+        lines += [f"| setting | {' | '.join(numbers)} | mean |", f"|---|{'---|' * len(numbers)}---|"]
+        for name, folders in found.items():
+            if name == "supervised" or len(folders) < len(baseline):
+                continue
+            gains = [100 * (mean_of(f / "scores", "dice") - b) for f, b in zip(folders, baseline, strict=True)]
+            cells = [f"{gain:+.1f}" for gain in [*gains, statistics.fmean(gains)]]
+            lines.append(f"| {name} | {' | '.join(cells)} |")
+        upper = found.get("all-labels")
+        if upper:
+            gap = mean_of(upper[0] / "scores", "dice") - statistics.fmean(baseline)
+            lines += ["", "Share of the gap to all labels that is closed:", ""]
+            for name, folders in found.items():
+                if name not in ("supervised", "all-labels"):
+                    gain = statistics.fmean(mean_of(f / "scores", "dice") for f in folders) - statistics.fmean(baseline)
+                    lines.append(f"- {name}: {100 * gain / gap:.0f} % of {100 * gap:.1f} points")
+    return "\n".join(lines)
+
+
+def _spread(values: list[float], digits: int) -> str:
+    mean = f"{statistics.fmean(values):.{digits}f}"
+    return mean if len(values) < 2 else f"{mean} ± {statistics.stdev(values):.{digits}f}"
+
+
+if __name__ == "__main__":
+    main()
