@@ -170,17 +170,17 @@ def train_run(
     """
     folder, workers = RunFolder(out), default_workers() if workers is None else workers
     wanted = settings.resolved()
-    if folder.config.exists():
-        _refuse_other_settings(folder, wanted)
-        if folder.result.exists():
-            say(f"{out}: already finished; nothing to do")
-            return folder
-        if not resume:
-            raise UserError(f"{out}: got an unfinished run; go on with --resume, or choose another --out")
     adopt_slurm()
     main = is_main_process()
+    # the others may come here after the first one has begun the folder; if it refuses, the launcher ends them all
+    if main and folder.config.exists():
+        _refuse_other_settings(folder, wanted)
+        if not folder.result.exists() and not resume:
+            raise UserError(f"{out}: got an unfinished run; go on with --resume, or choose another --out")
+    if folder.result.exists():
+        say(f"{out}: already finished; nothing to do")
+        return folder
     dataset, splits = _announced(settings, workers)
-    # resumed: the plan that the run began with
     plan = Plan.load(folder.plan) if folder.plan.exists() else _plan_of(settings, dataset, splits, workers)
     if main:
         folder.path.mkdir(parents=True, exist_ok=True)
