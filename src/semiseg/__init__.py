@@ -1,1 +1,64 @@
-"""semiseg."""
+"""Segmentation of medical scans from a few labelled and many unlabelled ones.
+
+The public names are imported when they are first used, so that `import semiseg` costs nothing.
+"""
+
+# ruff: noqa: F401 - the imports below are for type checkers and editors
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from semiseg.data.check import CheckReport, check_dataset
+    from semiseg.data.dataset import Case, Dataset
+    from semiseg.data.fingerprint import make_plan
+    from semiseg.data.layouts import open_dataset, open_inputs
+    from semiseg.data.plan import Plan
+    from semiseg.data.splits import Splits, make_splits
+    from semiseg.draws import Draws
+    from semiseg.errors import InputError, UserError
+    from semiseg.evaluate import Evaluation, evaluate_folder
+    from semiseg.experiment import RunSettings, plan_dataset, prepare_dataset, train_run
+    from semiseg.methods import METHODS
+    from semiseg.methods.method import ConsistencyConfig, Method, MethodConfig, forward_frozen
+    from semiseg.model import load_model, save_model
+    from semiseg.predict import LoadedModel, Predictions, predict_cases
+    from semiseg.run import RunFolder
+    from semiseg.transforms.mixing import Box, Mix
+    from semiseg.transforms.warp import Warp, WarpConfig
+    from semiseg.types import IGNORE, Batch, Geometry, Objective
+
+_HOMES = {
+    "data.check": ("CheckReport", "check_dataset"),
+    "data.dataset": ("Case", "Dataset"),
+    "data.fingerprint": ("make_plan",),
+    "data.layouts": ("open_dataset", "open_inputs"),
+    "data.plan": ("Plan",),
+    "data.splits": ("Splits", "make_splits"),
+    "draws": ("Draws",),
+    "errors": ("InputError", "UserError"),
+    "evaluate": ("Evaluation", "evaluate_folder"),
+    "experiment": ("RunSettings", "plan_dataset", "prepare_dataset", "train_run"),
+    "methods": ("METHODS",),
+    "methods.method": ("ConsistencyConfig", "Method", "MethodConfig", "forward_frozen"),
+    "model": ("load_model", "save_model"),
+    "predict": ("LoadedModel", "Predictions", "predict_cases"),
+    "run": ("RunFolder",),
+    "transforms.mixing": ("Box", "Mix"),
+    "transforms.warp": ("Warp", "WarpConfig"),
+    "types": ("IGNORE", "Batch", "Geometry", "Objective"),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module 'semiseg' has no attribute {name!r}")
+    value = getattr(import_module(f"semiseg.{_HOME_OF[name]}"), name)
+    globals()[name] = value  # found at once from now on
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOME_OF})

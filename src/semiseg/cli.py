@@ -6,13 +6,15 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import click
 import typer
 
 from semiseg.errors import UserError
 from semiseg.progress import set_quiet
+
+if TYPE_CHECKING:
+    from semiseg.data.check import CheckReport
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -65,7 +67,7 @@ def check(
     if unlabelled:
         dataset = add_unlabelled(dataset, Path(unlabelled))
     report = check_dataset(dataset, strict=bool(strict), workers=workers or default_workers())
-    print(json.dumps(report.to_json(), indent=2) if as_json else "\n".join(report.lines()))
+    print(json.dumps(report.to_json(), indent=2) if as_json else "\n".join([*report.lines(), _verdict(data, report)]))
     raise typer.Exit(0 if report.can_train else 3)
 
 
@@ -199,7 +201,7 @@ def predict(
     if as_json:
         print(json.dumps({"done": made.done, "skipped": made.skipped, "failed": dict(made.failed)}, indent=2))
     else:
-        print(f"{out}: {len(made.done)} segmented, {len(made.skipped)} already there, {len(made.failed)} failed")
+        print(f"{out}: {made.text()}")
     raise typer.Exit(made.exit_code)
 
 
@@ -243,6 +245,14 @@ def _one_of(value: str | None, flag: str, choices: tuple[str, ...]) -> Any:
     if value is not None and value not in choices:
         raise UserError(f"{flag}: got {value!r}, expected one of: {', '.join(choices)}")
     return value
+
+
+def _verdict(data: str, report: CheckReport) -> str:
+    labelled = sum(case.label is not None for case in report.usable)
+    return (
+        f"{data}: {labelled} labelled and {len(report.usable) - labelled} unlabelled cases, "
+        f"{len(report.left_out)} left out; training {'can' if report.can_train else 'cannot'} start"
+    )
 
 
 def _score_table(summary: dict[str, Any]) -> str:
@@ -300,15 +310,9 @@ def _settings(config: Path | None, assignments: list[str] | None, data: str, fla
 def main() -> None:
     """Entry point: one clear message for a user's mistake, and the exit code that its kind has."""
     try:
-        sys.exit(app(standalone_mode=False) or 0)
+        app()  # exits with 2 for a mistake in the flags, with 130 when interrupted
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
-    except click.exceptions.Abort:
-        print("interrupted", file=sys.stderr)
-        sys.exit(130)
-    except click.ClickException as error:
-        error.show()
         sys.exit(error.exit_code)
     except (MemoryError, RuntimeError) as error:
         if not isinstance(error, MemoryError) and "out of memory" not in str(error).lower():
