@@ -22,6 +22,7 @@ from semiseg.errors import UserError
 from semiseg.methods.method import ConsistencyConfig, Method, confident, forward_frozen, strengthen
 from semiseg.transforms.hidden import edited
 from semiseg.transforms.mixing import Mix, sharpen
+from semiseg.transforms.warp import Warp, WarpConfig
 from semiseg.types import IGNORE, Batch, Objective
 
 
@@ -53,6 +54,8 @@ class RoamConfig(ConsistencyConfig):
     """Draw one share a sample instead of one a batch."""
     mix_skips: bool = True
     """Mix every skip connection that leads around the mixed layer. False leaks the unmixed image to the decoder."""
+    warp: WarpConfig = WarpConfig(probability=0)
+    """Geometry of the strong view of unlabelled images and their guesses, as in EquiReg. Probability 0: none."""
     dice: bool = True
     """Soft Dice beside cross-entropy on the labelled rows, as in the baseline."""
     temperature: float = Field(default=0.5, gt=0)
@@ -87,7 +90,11 @@ class Roam(Method):
             guess = forward_frozen(self.predictor, batch.unlabelled).softmax(1)
             watch["guess foreground"] = float((guess.argmax(1) > 0).float().mean())
             guess = sharpen(guess, config.temperature)
-            u, guess, inside = strengthen(batch.unlabelled, guess, batch.inside, config, draws)
+            u, inside = batch.unlabelled, batch.inside
+            if config.warp.probability > 0:
+                warp = Warp.draw(u.shape, config.warp, batch.spacing_mm, draws.of("strong warp"), u.device)
+                u, guess, inside = warp(u), warp(guess), warp.inside & warp.mask(inside)
+            u, guess, inside = strengthen(u, guess, inside, config, draws)
             image, valid = torch.cat([image, u]), torch.cat([valid, inside])
 
         mix = Mix.draw(len(image), config.alpha, draws.of("mix"), config.per_sample)
