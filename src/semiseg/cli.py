@@ -249,10 +249,8 @@ def _one_of(value: str | None, flag: str, choices: tuple[str, ...]) -> Any:
 
 def _verdict(data: str, report: CheckReport) -> str:
     labelled = sum(case.label is not None for case in report.usable)
-    return (
-        f"{data}: {labelled} labelled and {len(report.usable) - labelled} unlabelled cases, "
-        f"{len(report.left_out)} left out; training {'can' if report.can_train else 'cannot'} start"
-    )
+    counts = f"{labelled} labelled, {len(report.usable) - labelled} unlabelled, {len(report.left_out)} left out"
+    return f"{data}: cases: {counts}; training {'can' if report.can_train else 'cannot'} start"
 
 
 def _score_table(summary: dict[str, Any]) -> str:
@@ -294,8 +292,8 @@ def _settings(config: Path | None, assignments: list[str] | None, data: str, fla
             raise UserError(f"--set: got {text!r}, expected key=value, such as method.alpha=0.3")
         try:
             given[key.strip()] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
-            raise UserError(f"--set {key}: got {value!r}, expected a YAML value: {error}") from None
+        except yaml.YAMLError:
+            raise UserError(f"--set {key}: got {value!r}, expected a YAML value, such as 3, true or [1, 2]") from None
     given["data.path"] = data
     targets = {name: f"data.{name}" for name in _DATA_FLAGS}
     targets |= {"method": "method.name", "steps": "training.steps", "precision": "training.precision"}
@@ -312,7 +310,8 @@ def main() -> None:
     try:
         app()  # exits with 2 for a mistake in the flags, with 130 when interrupted
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        # the findings of a check say `error:` themselves
+        print(f"error: {str(error).removeprefix('error: ')}", file=sys.stderr)
         sys.exit(error.exit_code)
     except (MemoryError, RuntimeError) as error:
         if not isinstance(error, MemoryError) and "out of memory" not in str(error).lower():
