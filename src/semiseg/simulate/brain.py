@@ -26,7 +26,7 @@ CLASSES = {"background": 0, "grey matter": 1, "white matter": 2, "cerebrospinal 
 """Name to value in the label files; fluid is that inside the brain: ventricles, cisterns, wide sulci."""
 
 MARGIN_MM = 18.0  # air around the template's brain, so that a subject 8 % larger still fits
-RIM_MM = 3.0  # fluid this close to the brain mask's edge is thinner than a voxel, and is left out
+RIM_MM = 5.0  # fluid this close to the brain mask's edge is thinner than a voxel, and is left out
 GRID_MM = 6.0  # of the coarse grid that deformation and bias field are drawn on
 
 
@@ -175,12 +175,12 @@ def _acquire(
 ) -> Int[np.ndarray, "x y z"]:
     """What a scanner of its own settings makes of the tissues: white matter is brightest, fluid darkest."""
     white = 1.0
-    fluid, grey = rng.uniform(0.15, 0.45), rng.uniform(0.58, 0.80)
-    image = np.tensordot([0.0, grey, white, fluid], shares, axes=1) + rng.uniform(0.5, 1.2) * texture
-    image = np.clip(image, 0, None) ** rng.uniform(0.85, 1.2)
-    image = gaussian_filter(image, rng.uniform(0.0, 0.6, 3))  # in voxels: another resolution along each axis
+    fluid, grey = rng.uniform(0.10, 0.50), rng.uniform(0.56, 0.84)
+    image = np.tensordot([0.0, grey, white, fluid], shares, axes=1) + rng.uniform(0.5, 1.3) * texture
+    image = np.clip(image, 0, None) ** rng.uniform(0.75, 1.35)
+    image = gaussian_filter(image, rng.uniform(0.0, 0.4, 3))  # in voxels: another resolution along each axis
     image = image * np.exp(_bias(image.shape, spacing_mm, rng))
-    noise = rng.uniform(0.02, 0.06)
+    noise = rng.uniform(0.01, 0.05)
     real, imaginary = noise * rng.standard_normal((2, *image.shape))
     magnitude = np.hypot(image + real, imaginary)
     units: np.ndarray = np.rint(magnitude * rng.uniform(200, 2000)).astype(np.int16)
@@ -188,9 +188,9 @@ def _acquire(
 
 
 def _bias(shape: tuple[int, ...], spacing_mm: float, rng: np.random.Generator) -> Float[np.ndarray, "x y z"]:
-    """Logarithm of the coil's sensitivity: varies over several centimetres, by up to 30 %."""
+    """Logarithm of the coil's sensitivity: varies over several centimetres, by up to half."""
     coarse = tuple(int(np.ceil(n * spacing_mm / GRID_MM)) + 1 for n in shape)
-    field = smooth_field(rng, coarse, 40.0, rng.uniform(0.1, 0.3))
+    field = smooth_field(rng, coarse, 40.0, rng.uniform(0.1, 0.5))
     points = np.stack(np.meshgrid(*(np.arange(n) for n in shape), indexing="ij")) * (spacing_mm / GRID_MM)
     log_sensitivity: np.ndarray = map_coordinates(field, points, order=1, mode="nearest")
     return log_sensitivity
