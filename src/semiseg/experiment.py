@@ -15,7 +15,7 @@ from semiseg.data.check import CheckReport, check_dataset
 from semiseg.data.dataset import Dataset
 from semiseg.data.fingerprint import make_plan
 from semiseg.data.layouts import add_unlabelled, open_dataset
-from semiseg.data.plan import Plan
+from semiseg.data.plan import Plan, merged
 from semiseg.data.prepare import PreparedCase, prepare_cases
 from semiseg.data.splits import Splits, make_splits
 from semiseg.draws import seed_of
@@ -249,7 +249,7 @@ def _uses_unlabelled(settings: RunSettings) -> bool:
 def _plan_of(settings: RunSettings, dataset: Dataset, splits: Splits, workers: int) -> Plan:
     if settings.plan_file:
         plan = Plan.load(Path(settings.plan_file))
-        return Plan.parse(merged(plan.model_dump(mode="json"), settings.plan), where="plan")
+        return Plan.checked(merged(plan.model_dump(mode="json"), settings.plan), where="plan")
     return make_plan(
         dataset,
         splits,
@@ -258,15 +258,6 @@ def _plan_of(settings: RunSettings, dataset: Dataset, splits: Splits, workers: i
         overrides=settings.plan,
         workers=workers,
     )
-
-
-def merged(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """`values` with `changes` on top, group by group."""
-    result = dict(values)
-    for key, value in changes.items():
-        inner = result.get(key)
-        result[key] = merged(inner, value) if isinstance(value, Mapping) and isinstance(inner, Mapping) else value
-    return result
 
 
 def _refuse_other_settings(folder: RunFolder, wanted: Mapping[str, Any]) -> None:

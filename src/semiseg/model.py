@@ -56,7 +56,7 @@ def load_model(path: Path, checkpoint: Literal["best", "last"] | None = None) ->
         plan = values["plan"]
     except (ValueError, KeyError) as error:
         raise InputError(f"{description}: {error!r}, expected a model's description; export it again") from None
-    return _assemble(read_weights(path / "model.safetensors"), Plan.parse(plan, where=f"{description}: plan"), path)
+    return _assemble(read_weights(path / "model.safetensors"), Plan.checked(plan, where=f"{description}: plan"), path)
 
 
 def checkpoint_weights(run: RunFolder, which: Literal["best", "last"]) -> dict[str, Tensor]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from pydantic import Field
 
@@ -162,9 +163,23 @@ class Plan(Settings):
             values = json.loads(Path(path).read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise InputError(f"{path}: {error}, expected a plan.json; make one with `semiseg plan`") from None
-        plan = cls.parse(values, where=str(path))
-        plan.check(str(path))
+        return cls.checked(values, where=str(path))
+
+    @classmethod
+    def checked(cls, values: Mapping[str, Any], where: str) -> Self:
+        """`parse`, and raise UserError too for values that do not go together."""
+        plan = cls.parse(values, where)
+        plan.check(where)
         return plan
+
+
+def merged(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """`changes` on top of a plan's `values`, group by group; `classes` is one value, not a group to add to."""
+    result = dict(values)
+    for key, value in changes.items():
+        deeper = isinstance(value, Mapping) and isinstance(result.get(key), Mapping) and key != "classes"
+        result[key] = merged(result[key], value) if deeper else value
+    return result
 
 
 def _require(good: bool, key: str, value: Any, expected: str) -> None:

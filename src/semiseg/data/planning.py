@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from jaxtyping import Float
 
-from semiseg.data.plan import NetworkPlan, Plan
+from semiseg.data.plan import NetworkPlan, Plan, merged
 from semiseg.errors import UserError
 
 if TYPE_CHECKING:
@@ -76,9 +76,7 @@ def plan_from(
         "memory_gb": memory_gb,
         "fingerprint": fingerprint.summary(),
     }
-    plan = Plan.parse(_merged(values, given), "plan")
-    plan.check("plan")
-    return plan
+    return Plan.checked(merged(values, given), "plan")
 
 
 def training_memory_gb(patch: Sequence[int], patches: int, network: NetworkPlan, channels: int, classes: int) -> float:
@@ -254,17 +252,8 @@ def _validated(fingerprint: Fingerprint, given: Mapping[str, Any]) -> dict[str, 
         "batch": 1,
         "unlabelled_batch": 0,
     }
-    plan = Plan.parse(_merged(blank, given), "plan")
+    plan = Plan.parse(merged(blank, given), "plan")
     asked = {key: getattr(plan, key) for key in given}
     if "network" in given:
         asked["network"] = {key: getattr(plan.network, key) for key in given["network"]}
     return asked
-
-
-def _merged(values: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """`overrides` on top of `values`, mapping by mapping; `classes` is one value, not a mapping to add to."""
-    result = dict(values)
-    for key, value in overrides.items():
-        deeper = isinstance(value, Mapping) and isinstance(result.get(key), Mapping) and key != "classes"
-        result[key] = _merged(result[key], value) if deeper else value
-    return result
