@@ -44,8 +44,7 @@ def main() -> None:
         (name, replicate)
         for replicate in range(grid["replicates"])
         for name, setting in grid["settings"].items()
-        if replicate < setting.get("replicates", grid["replicates"])
-        and (not arguments.only or name in arguments.only)
+        if replicate < setting.get("replicates", grid["replicates"]) and (not arguments.only or name in arguments.only)
     ]
     with ThreadPoolExecutor(arguments.jobs) as pool:
         list(pool.map(lambda run: one_run(grid, *run, arguments.data, out, plan, base), runs))
@@ -63,12 +62,10 @@ def one_run(grid: dict[str, Any], name: str, replicate: int, data: str, out: Pat
     sets = [f"method.{key}={json.dumps(value)}" for key, value in setting.get("set", {}).items()]
     resume = ["--resume"] if (run / "config.yaml").exists() else []
     with (out / f"{name}-{replicate}.log").open("a") as log:
-        call(
-            ["semiseg", "train", data, "--method", setting["method"], "--out", str(run), "--plan", str(plan), *base]
-            + [*labelled, "--draw", str(replicate), "--seed", str(replicate), "--steps", str(steps), "--workers", "1"]
-            + [*_sets([*sets, "training.tensorboard=false"]), *resume],
-            log,
-        )
+        train = ["semiseg", "train", data, "--method", setting["method"], "--out", str(run), "--plan", str(plan)]
+        train += [*base, *labelled, "--draw", str(replicate), "--seed", str(replicate), "--steps", str(steps)]
+        train += ["--workers", "1", *_sets([*sets, "training.tensorboard=false"]), *resume]
+        call(train, log)
         chosen = ["--cases", str(run / "splits.json")]
         call(["semiseg", "predict", str(run), data, "--out", str(predictions), *chosen], log)
         call(["semiseg", "evaluate", str(predictions), data, "--out", str(scores)], log)
@@ -120,8 +117,8 @@ def tables(grid: dict[str, Any], out: Path) -> str:
                 columns += [[per_class(folder / "scores", metric)[c] for folder in folders] for c in classes]
         digits = [3 if head.startswith("Dice") else 2 for head in heads]
         cells = [_spread(column, digit) for column, digit in zip(columns, digits, strict=True)]
-        minutes = statistics.fmean(json.loads((f / "run" / "result.json").read_text())["duration_s"] / 60 for f in folders)
-        lines.append(f"| {name} | {len(folders)} | {' | '.join(cells)} | {minutes:.1f} |")
+        seconds = [json.loads((folder / "run" / "result.json").read_text())["duration_s"] for folder in folders]
+        lines.append(f"| {name} | {len(folders)} | {' | '.join(cells)} | {statistics.fmean(seconds) / 60:.1f} |")
     baseline = [mean_of(folder / "scores", "dice") for folder in found.get("supervised", [])]
     if baseline:
         lines += ["", "Dice points above supervised, for each replicate (the same labelled scans and seed):", ""]
