@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import sys
 from pathlib import Path
@@ -96,7 +97,7 @@ def plan(
     settings = _settings(config, set_, data, locals())
     made = plan_dataset(settings, workers)
     made.save(out)
-    print(f"{out}: {made.reason}")
+    print(f"{out}: {made.dims}-D ({made.reason}), patch {made.patch}, batch {made.batch} + {made.unlabelled_batch}")
 
 
 @app.command()
@@ -305,6 +306,9 @@ def _settings(config: Path | None, assignments: list[str] | None, data: str, fla
     return RunSettings.parse(read_settings(config, given), where="")
 
 
+_UNWRITABLE = (PermissionError, NotADirectoryError, IsADirectoryError, FileExistsError)
+
+
 def main() -> None:
     """Entry point: one clear message for a user's mistake, and the exit code that its kind has."""
     try:
@@ -313,6 +317,15 @@ def main() -> None:
         # the findings of a check say `error:` themselves
         print(f"error: {str(error).removeprefix('error: ')}", file=sys.stderr)
         sys.exit(error.exit_code)
+    except OSError as error:
+        if not isinstance(error, _UNWRITABLE) and error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+            raise
+        print(
+            f"error: {error.filename or 'output'}: got {error.strerror!r}, expected a place to write to; "
+            "choose another --out or make room",
+            file=sys.stderr,
+        )
+        sys.exit(2)
     except (MemoryError, RuntimeError) as error:
         if not isinstance(error, MemoryError) and "out of memory" not in str(error).lower():
             raise
