@@ -223,7 +223,6 @@ def test_a_saved_configuration_gives_the_same_settings_again(run_folder):
     assert yaml.safe_load(out) == saved
 
 
-@pytest.mark.xfail(strict=True, reason="settings that are words refuse what YAML reads as a number")
 def test_numbers_are_accepted_where_words_are_expected(tmp_path):
     config = tmp_path / "mine.yaml"
     config.write_text("data: {labelled: 4, val: 0.1}\ndims: 2\ntraining: {precision: 32}\n")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 import yaml
@@ -25,9 +25,10 @@ from semiseg.launch import adopt_slurm, is_main_process
 from semiseg.methods import METHODS, build_method
 from semiseg.model import checkpoint_weights, save_model, start_from
 from semiseg.networks import build_network
+from semiseg.predict import chosen_device
 from semiseg.progress import say
 from semiseg.run import RunFolder
-from semiseg.settings import Settings
+from semiseg.settings import WORD, Settings
 from semiseg.train import Cases, Progress, TrainingConfig, fit
 
 
@@ -60,7 +61,7 @@ class RunSettings(Settings):
     """Changes to the plan that is made, in the plan's own structure."""
     plan_file: str | None = None
     """A plan to use instead of making one."""
-    dims: Literal["2", "3", "auto"] = "auto"
+    dims: Annotated[Literal["2", "3", "auto"], WORD] = "auto"
     memory_gb: float = Field(default=8.0, gt=0)
     """Budget that patch and batch are chosen for."""
     seed: int = 0
@@ -94,8 +95,10 @@ def read_settings(config: Path | None, assignments: Mapping[str, Any]) -> dict[s
             raise UserError(f"--config {config}: {reason}, expected a YAML file of settings") from None
         if not isinstance(values, dict):
             raise UserError(f"--config {config}: expected `key: value` lines")
+        if isinstance(values.get("method"), str):
+            values["method"] = {"name": values["method"]}
     for key, value in assignments.items():
-        *path, last = key.split(".")
+        *path, last = ("method.name" if key == "method" else key).split(".")
         at = values
         for part in path:
             at = at.setdefault(part, {})
@@ -182,12 +185,7 @@ def train_run(
         return folder
     dataset, splits = _announced(settings, workers)
     plan = Plan.load(folder.plan) if folder.plan.exists() else _plan_of(settings, dataset, splits, workers)
-    if main:
-        folder.path.mkdir(parents=True, exist_ok=True)
-        splits.save(folder.splits)
-        plan.save(folder.plan)
-        folder.write_environment(seed=settings.seed)
-        folder.write_config(wanted)
+    chosen_device(device)
     torch.manual_seed(seed_of(settings.seed, "initialisation"))
     network = build_network(plan)
     if settings.init:
@@ -196,6 +194,12 @@ def train_run(
             say(f"--init {settings.init}: fresh weights for {', '.join(fresh)}")
     name, config = _method_of(settings)
     method = build_method(name, network, config)
+    if main:  # only now: a mistake that was found above must not leave a folder that refuses the corrected command
+        folder.path.mkdir(parents=True, exist_ok=True)
+        splits.save(folder.splits)
+        plan.save(folder.plan)
+        folder.write_environment(seed=settings.seed)
+        folder.write_config(wanted)
 
     def prepared(cases: Any) -> list[PreparedCase]:
         return prepare_cases(cases, plan, workers=workers)
@@ -215,11 +219,11 @@ def train_run(
         workers=loader_workers(device), resume=resume,
     )  # fmt: skip
     if main:
-        _finish(folder, plan, settings, splits, progress)
+        _finish(folder, plan, settings, cases, progress)
     return folder
 
 
-def _finish(folder: RunFolder, plan: Plan, settings: RunSettings, splits: Splits, progress: Progress) -> None:
+def _finish(folder: RunFolder, plan: Plan, settings: RunSettings, cases: Cases, progress: Progress) -> None:
     used: Literal["best", "last"] = "best" if progress.best_step is not None else "last"
     result = {
         "checkpoint": used,
@@ -227,10 +231,10 @@ def _finish(folder: RunFolder, plan: Plan, settings: RunSettings, splits: Splits
         "steps": progress.step,
         "last": {"step": progress.step, "validation_dice": progress.last_dice},
         "best": {"step": progress.best_step, "validation_dice": progress.best_dice},
-        "labelled": len(splits.labelled),
-        "validation": len(splits.val),
-        "labels_used": f"{len(splits.labelled)} + {len(splits.val)} labelled",
-        "unlabelled": len(splits.unlabelled) if _uses_unlabelled(settings) else 0,
+        "labelled": len(cases.labelled),
+        "validation": len(cases.validation),
+        "labels_used": f"{len(cases.labelled)} + {len(cases.validation)} labelled",
+        "unlabelled": len(cases.unlabelled),
         "transductive": settings.data.transductive,
         "duration_s": round(progress.duration_s, 1),
         "precision": progress.precision,
@@ -239,11 +243,6 @@ def _finish(folder: RunFolder, plan: Plan, settings: RunSettings, splits: Splits
     save_model(folder.model, checkpoint_weights(folder, used), plan, facts)
     write_json(folder.result, result)
     say(f"{folder.path}: finished {progress.step} steps; {result['note']}; model in {folder.model}")
-
-
-def _uses_unlabelled(settings: RunSettings) -> bool:
-    name, config = _method_of(settings)
-    return name != "supervised" and bool(config.get("unlabelled", True))
 
 
 def _plan_of(settings: RunSettings, dataset: Dataset, splits: Splits, workers: int) -> Plan:

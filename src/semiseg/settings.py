@@ -6,15 +6,18 @@ import difflib
 from collections.abc import Mapping
 from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
 from semiseg.errors import UserError
+
+WORD = BeforeValidator(lambda value: str(value) if type(value) in (int, float) else value)
+"""For a choice among words of which some look like numbers: YAML reads `dims: 2` as a number."""
 
 
 class Settings(BaseModel):
     """A frozen set of named values. Change one with `model_copy(update=...)` or build it anew with `parse`."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", coerce_numbers_to_str=True)
 
     @classmethod
     def parse(cls, values: Mapping[str, Any], where: str) -> Self:
@@ -33,7 +36,10 @@ def _sentence(model: type[BaseModel], problem: Any, where: str) -> str:
         close = difflib.get_close_matches(path[-1], known, n=1)
         hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(sorted(known))}"
         return f"{key}: unknown setting; {hint}"
-    return f"{key}: got {problem.get('input')!r}, {problem['msg'][:1].lower()}{problem['msg'][1:]}"
+    message = problem["msg"].removeprefix("Value error, ")
+    if problem["type"] == "value_error":  # a rule of our own, which says what it got
+        return f"{key}: {message}"
+    return f"{key}: got {problem.get('input')!r}, {message[:1].lower()}{message[1:]}"
 
 
 def _fields_at(model: type[BaseModel], path: list[str]) -> list[str]:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -30,7 +30,7 @@ from semiseg.predict import chosen_device, predict_probabilities
 from semiseg.progress import track
 from semiseg.run import RunFolder
 from semiseg.schedules import learning_rate
-from semiseg.settings import Settings
+from semiseg.settings import WORD, Settings
 from semiseg.transforms.augment import augment
 from semiseg.types import IGNORE, Batch
 
@@ -49,7 +49,7 @@ class TrainingConfig(Settings):
     """Largest gradient norm (12 as in nnU-Net)."""
     accumulation: int = Field(default=1, ge=1)
     """Batches whose gradients are averaged before each optimiser step."""
-    precision: Literal["auto", "32", "bf16", "16"] = "auto"
+    precision: Annotated[Literal["auto", "32", "bf16", "16"], WORD] = "auto"
     validate_every: int | None = Field(default=None, ge=1)
     """Steps between validations; a tenth of all steps unless told."""
     checkpoint_every: int = Field(default=250, ge=1)

@@ -35,9 +35,10 @@ class MethodConfig(Settings):
     @classmethod
     def _fill_from_preset(cls, values: Any) -> Any:
         if isinstance(values, Mapping) and values.get("preset") is not None:
-            if values["preset"] not in cls.presets:
-                raise ValueError(f"preset {values['preset']!r}: expected one of: {', '.join(cls.presets) or 'none'}")
-            return {**cls.presets[values["preset"]], **values}
+            preset = str(values["preset"])  # YAML reads 2020 as a number
+            if preset not in cls.presets:
+                raise ValueError(f"preset {preset!r}: expected one of: {', '.join(cls.presets) or 'none'}")
+            return {**cls.presets[preset], **values}
         return values
 
 

@@ -49,8 +49,7 @@ class UNet(nn.Module):
         self.head = _CONV[dims](widths[0], classes, 1)
         for name, weight in self.named_parameters():
             if weight.ndim > 1:
-                # the head starts small: every class equally likely at first
-                nn.init.normal_(weight, std=0.01) if name == "head.weight" else nn.init.kaiming_normal_(weight, a=0.01)
+                nn.init.kaiming_normal_(weight, a=0.01)
             elif name == "head.bias" or ".up." in name:
                 nn.init.zeros_(weight)
 
