@@ -13,8 +13,9 @@ from conftest import write_nifti
 
 from semiseg.data import facts
 from semiseg.data.dataset import Case
-from semiseg.data.facts import ImageFacts, LabelFacts, Unreadable, all_facts, case_facts
+from semiseg.data.facts import ImageFacts, LabelFacts, Unreadable, all_facts, case_facts, source_hash
 from semiseg.data.layouts import open_dataset
+from semiseg.manifest import file_hash
 
 AFFINE = np.array([[0, 2.0, 0, 5], [-1.0, 0, 0, 6], [0, 0, 3.0, 7], [0, 0, 0, 1]])
 
@@ -128,3 +129,27 @@ def test_several_processes_find_the_same(plain_cohort: Callable[..., Path], monk
     monkeypatch.setenv("SEMISEG_CACHE", str(facts.cache_folder() / "fresh"))
     assert several == all_facts(cases)
     assert list(several) == ["case0", "case1", "case2"]
+
+
+def test_what_is_known_starts_no_process(plain_cohort: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    cases = open_dataset(plain_cohort(labelled=3)).cases
+    monkeypatch.setattr(facts, "_WORTH_PROCESSES", 1)
+    first = all_facts(cases)
+    new: list[list[str]] = []
+    real = facts.each
+    monkeypatch.setattr(facts, "each", lambda f, c, *a: (new.append([one.name for one in c]), real(f, c, *a))[1])
+    assert all_facts(cases, workers=2) == first
+    write_nifti(cases[1].images[0], np.zeros((3, 4, 5), np.float32))
+    assert all_facts(cases)["case1"] != first["case1"]
+    assert new == [[], ["case1"]]
+
+
+def test_a_source_is_hashed_once_until_it_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hashed: list[Path] = []
+    monkeypatch.setattr(facts, "file_hash", lambda path: (hashed.append(path), file_hash(path))[1])
+    path = tmp_path / "a.nii"
+    path.write_bytes(b"one")
+    assert source_hash(path) == source_hash(path) == file_hash(path)
+    path.write_bytes(b"another")
+    assert source_hash(path) == file_hash(path)
+    assert hashed == [path, path]

@@ -62,7 +62,7 @@ def check(
     """List everything wrong with a dataset. Exit 0 if training can start, 3 if not."""
     from semiseg.data.check import check_dataset
     from semiseg.data.layouts import add_unlabelled, open_dataset
-    from semiseg.experiment import default_workers
+    from semiseg.processes import default_workers
 
     set_quiet(quiet)
     dataset = open_dataset(data, layout)

@@ -7,41 +7,33 @@ from __future__ import annotations
 
 import csv
 import difflib
-import itertools
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
-from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
+from semiseg.data.check import ERROR_SHARE, SILENT_SHARE, corner_displacement_mm
 from semiseg.data.images import Scan, case_name, read_label
 from semiseg.data.layouts import open_dataset
 from semiseg.data.layouts.listing import read_description, scan_files
-from semiseg.errors import InputError, OutOfMemory, SomeCasesFailed, UserError
+from semiseg.errors import InputError, SomeCasesFailed, UserError
 from semiseg.files import replacing, write_json
 from semiseg.manifest import MANIFEST, file_hashes, write_manifest
 from semiseg.metrics import compare
-from semiseg.progress import track
+from semiseg.processes import each
 from semiseg.summary import DISTANCES, OVERLAPS, Row, ScoredCase, State, Tally
 from semiseg.types import Geometry
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 
 COLUMNS = (
     *("case", "class", "value", "state", "dice", "iou", *DISTANCES, "surface_dice", "tolerance_mm"),
     *("prediction_ml", "truth_ml", "difference_ml", "in_truth", "in_prediction", "dice_brats"),
     "false_positive_ml",
 )
-NOTED_SHIFT, LARGEST_SHIFT = 0.01, 0.10
-"""Shift of a corner voxel as a share of the smallest spacing: noted above one, refused above the other."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +109,7 @@ def evaluate_folder(
     ):
         writer = csv.DictWriter(file, COLUMNS)  # None becomes an empty cell
         writer.writeheader()
-        for scored in _each(_score, tasks, "Scoring", workers):
+        for scored in each(_score, tasks, "Scoring", workers):
             writer.writerows(scored.rows)
             tally.add(scored)
     unscored = [case for case in predicted if case not in truth.files and not _is_probability(case, predicted)]
@@ -217,7 +209,7 @@ def _named_classes(
 
 
 def _found_classes(inputs: Sequence[Path], labels: Path, ignore: int | None, workers: int) -> dict[str, int]:
-    found = set[int]().union(*_each(_values, inputs, "Finding classes", workers)) - {0, ignore}
+    found = set[int]().union(*each(_values, inputs, "Finding classes", workers)) - {0, ignore}
     if not found:
         raise InputError(f"{labels}: got only background, expected a value above 0; check the labels")
     return {str(value): value for value in sorted(found)}
@@ -343,33 +335,11 @@ def _compare_grids(task: _Task, prediction: Geometry, truth: Geometry) -> tuple[
     action = "write the prediction on the grid of its input"
     if prediction.shape != truth.shape:
         return f"{where} shape {prediction.shape}, expected {truth.shape} as in {task.label}; {action}", ""
-    shift_mm, spacing_mm = _corner_shift_mm(prediction, truth), min(truth.spacing_mm)
+    shift_mm, spacing_mm = corner_displacement_mm(prediction, truth), min(truth.spacing_mm)
     text = f"{where} corners up to {shift_mm:.3g} mm away from those of {task.label}, expected the same place"
-    if not shift_mm <= LARGEST_SHIFT * spacing_mm:
+    if shift_mm > ERROR_SHARE * spacing_mm:
         return f"{text}; {action}", ""
-    return "", text if shift_mm > NOTED_SHIFT * spacing_mm else ""
-
-
-def _corner_shift_mm(one: Geometry, other: Geometry) -> float:
-    """Largest displacement of a corner voxel between two geometries of the same shape."""
-    corners = np.array([(*corner, 1) for corner in itertools.product(*((0, size - 1) for size in one.shape))])
-    return float(np.linalg.norm((corners @ (one.affine - other.affine).T)[:, :3], axis=1).max())
-
-
-def _each(
-    function: Callable[[Item], Result], items: Sequence[Item], description: str, workers: int
-) -> Iterator[Result]:
-    """Results in the order of the items, from several processes if there is more than one worker."""
-    if workers <= 1 or len(items) <= 1:
-        yield from track(map(function, items), description, total=len(items))
-        return
-    try:
-        with ProcessPoolExecutor(min(workers, len(items)), mp_context=get_context("spawn")) as pool:
-            yield from track(pool.map(function, items), description, total=len(items))
-    except BrokenProcessPool:
-        raise OutOfMemory(
-            f"workers: got {workers}, and a process was killed, most likely for memory; lower --workers"
-        ) from None
+    return "", text if shift_mm >= SILENT_SHARE * spacing_mm else ""
 
 
 def _write_failed(path: Path, failed: Sequence[Mapping[str, str]]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -26,6 +25,7 @@ from semiseg.methods import METHODS, build_method
 from semiseg.model import checkpoint_weights, save_model, start_from
 from semiseg.networks import build_network
 from semiseg.predict import chosen_device
+from semiseg.processes import default_workers
 from semiseg.progress import say
 from semiseg.run import RunFolder
 from semiseg.settings import WORD, Settings
@@ -283,12 +283,6 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             result[f"{prefix}{key}"] = list(value) if isinstance(value, tuple) else value
     return result
-
-
-def default_workers() -> int:
-    """`SEMISEG_WORKERS`, else the cores that this process may use, 8 at most."""
-    given = os.environ.get("SEMISEG_WORKERS")
-    return int(given) if given else min(8, len(os.sched_getaffinity(0)))
 
 
 def loader_workers(device: str) -> int:

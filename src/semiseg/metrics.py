@@ -88,7 +88,7 @@ def _surface_distances(
 
     Neither mask may be empty.
     """
-    box = _box(prediction | truth)
+    (box,) = ndimage.find_objects((prediction | truth).view(np.uint8))
     surfaces = _surface(prediction[box]), _surface(truth[box])
     return _distances(*surfaces, spacing_mm), _distances(*surfaces[::-1], spacing_mm)
 
@@ -107,15 +107,6 @@ def _surface(mask: np.ndarray) -> np.ndarray:
     faces = ndimage.generate_binary_structure(mask.ndim, 1)
     surface: np.ndarray = mask & ~ndimage.binary_erosion(mask, faces, border_value=0)
     return surface
-
-
-def _box(mask: np.ndarray) -> tuple[slice, ...]:
-    """The smallest box that holds the mask."""
-    spans = []
-    for axis in range(mask.ndim):
-        inside = np.flatnonzero(mask.any(axis=tuple(other for other in range(mask.ndim) if other != axis)))
-        spans.append(slice(int(inside[0]), int(inside[-1]) + 1))
-    return tuple(spans)
 
 
 def _mask(name: str, values: np.ndarray) -> np.ndarray:

@@ -8,19 +8,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from functools import partial
-from multiprocessing import get_context
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+from jaxtyping import Bool
+from scipy import ndimage
 
 from semiseg.data.dataset import Case
 from semiseg.data.images import BadFile, Scan, read_image, read_label
-from semiseg.files import cache_folder, write_json
-from semiseg.progress import track
+from semiseg.files import cache_folder, write_json, write_text
+from semiseg.manifest import file_hash
+from semiseg.processes import each
 from semiseg.settings import Settings
 from semiseg.types import Geometry
 
@@ -29,6 +29,7 @@ _WORTH_PROCESSES = 16  # below this, starting processes takes longer than readin
 
 Affine = tuple[tuple[float, float, float, float], ...]
 Box = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
+"""First index and one past the last, per axis."""
 
 
 class Unreadable(Settings):
@@ -51,7 +52,7 @@ class ImageFacts(Settings):
     zero_share: float
     """Share of voxels that are exactly 0."""
     box: Box | None
-    """First and last-plus-one index of the voxels that are not 0, per axis; None if all are 0."""
+    """Of the voxels that are not 0; None if all are 0."""
     voxel_hash: str
     """Of shape and voxels as float32, whatever the file's name, type, header or compression."""
 
@@ -93,16 +94,32 @@ def case_facts(case: Case) -> CaseFacts:
 
 
 def all_facts(cases: Sequence[Case], workers: int = 1) -> dict[str, CaseFacts]:
-    """Case name to facts, in the order of `cases`; read by several processes where there are many cases."""
-    shown = partial(track, description="Reading scans", total=len(cases))
-    if workers < 2 or len(cases) < _WORTH_PROCESSES:
-        return _named(shown(map(case_facts, cases)))
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        return _named(shown(pool.map(case_facts, cases, chunksize=4)))
+    """Case name to facts, in the order of `cases`; read by several processes where many are not known yet."""
+    new = [case for case in cases if not _is_known(case)]
+    processes = workers if len(new) >= _WORTH_PROCESSES else 1
+    read = {facts.name: facts for facts in each(case_facts, new, "Reading scans", processes)}
+    return {case.name: read.get(case.name) or case_facts(case) for case in cases}
 
 
-def _named(facts: Iterable[CaseFacts]) -> dict[str, CaseFacts]:
-    return {one.name: one for one in facts}
+def source_hash(path: Path) -> str:
+    """`file_hash` of a scan or label file, remembered until its size or time of change differs.
+
+    Raises OSError if the file cannot be read.
+    """
+    place = _place(path, "hash")
+    if place is not None and place.is_file():
+        return place.read_text(encoding="ascii")
+    digest = file_hash(path)
+    if place is not None:
+        write_text(place, digest)
+    return digest
+
+
+def _is_known(case: Case) -> bool:
+    places = [_place(path, "image") for path in case.images]
+    if case.label is not None:
+        places.append(_place(case.label, "label"))
+    return all(place is not None and place.is_file() for place in places)
 
 
 _Facts = TypeVar("_Facts", ImageFacts, LabelFacts)
@@ -146,7 +163,7 @@ def _image_facts(path: Path) -> ImageFacts:
         lowest=float(values.min()) if values.size else 0.0,
         highest=float(values.max()) if values.size else 0.0,
         zero_share=float(np.mean(scan.array == 0)),
-        box=_box(scan.array != 0),
+        box=bounding_box(scan.array != 0),
         voxel_hash=_voxel_hash(scan.array),
     )
 
@@ -160,14 +177,13 @@ def _nested(scan: Scan) -> Any:
     return scan.geometry.affine.tolist()
 
 
-def _box(mask: np.ndarray[Any, Any]) -> Box | None:
-    spans = []
-    for axis in range(3):
-        inside = np.flatnonzero(mask.any(axis=tuple(other for other in range(3) if other != axis)))
-        if inside.size == 0:
-            return None
-        spans.append((int(inside[0]), int(inside[-1]) + 1))
-    return (spans[0], spans[1], spans[2])
+def bounding_box(mask: Bool[np.ndarray, "x y z"]) -> Box | None:
+    """The smallest box that holds all true voxels; None if there is none."""
+    found = ndimage.find_objects(mask.view(np.uint8))
+    if not found:
+        return None
+    x, y, z = ((side.start, side.stop) for side in found[0])
+    return (x, y, z)
 
 
 def _voxel_hash(array: np.ndarray[Any, Any]) -> str:

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import json
-import multiprocessing
 import os
 import secrets
 import shutil
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +18,13 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from semiseg.data.dataset import Case
+from semiseg.data.facts import source_hash
 from semiseg.data.images import Scan, read_image, read_label
 from semiseg.data.plan import Plan
 from semiseg.data.space import NetworkSpace, label_to_network_space, to_network_space
-from semiseg.errors import InputError, OutOfMemory
+from semiseg.errors import InputError
 from semiseg.files import cache_folder, write_json
-from semiseg.manifest import file_hash
-from semiseg.progress import track
+from semiseg.processes import each
 from semiseg.types import IGNORE, Geometry
 
 FORMAT = 1
@@ -84,7 +81,7 @@ def prepare_cases(
     folder = (cache or cache_folder()) / "prepared"
     prepared = {case.name: _find(case, plan, folder) for case in cases}
     missing = [case for case in cases if prepared[case.name] is None]
-    for case in _work(functools.partial(_prepare, plan=plan, folder=folder), missing, workers):
+    for case in each(partial(_prepare, plan=plan, folder=folder), missing, "Preparing", workers):
         prepared[case.name] = case
     return [case for case in (prepared[case.name] for case in cases) if case is not None]
 
@@ -108,24 +105,6 @@ def read_channels(case: Case, plan: Plan) -> tuple[Float[np.ndarray, "c x y z"],
                 f"{path}: got NaN or infinity in {broken} voxels, expected finite numbers; repair the file"
             )
     return np.stack([scan.array for scan in scans]), scans[0]
-
-
-def _work(function: Any, cases: Sequence[Case], workers: int) -> Iterator[PreparedCase]:
-    if not cases:
-        return
-    if workers <= 1 or len(cases) == 1:
-        yield from track(map(function, cases), "Preparing", total=len(cases))
-        return
-    # spawn: a forked process would inherit torch's threads and locks in an unknown state
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(workers, len(cases)), mp_context=context) as pool:
-        try:
-            yield from track(pool.map(function, cases), "Preparing", total=len(cases))
-        except BrokenProcessPool:
-            raise OutOfMemory(
-                f"workers: got {workers} processes, of which one was killed (usually for memory), "
-                "expected them to finish; lower --workers"
-            ) from None
 
 
 def _find(case: Case, plan: Plan, folder: Path) -> PreparedCase | None:
@@ -178,7 +157,7 @@ def _key(parts: Any) -> str:
 
 def _hash(path: Path) -> str:
     try:
-        return file_hash(path)
+        return source_hash(path)
     except OSError as error:
         raise InputError(
             f"{path}: got {error.strerror}, expected a readable file; restore it or leave the case out"

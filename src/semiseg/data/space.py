@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from semiseg.data.facts import Box, bounding_box
 from semiseg.data.images import from_ras, ras_spacing, to_ras
 from semiseg.data.plan import Normalisation, Plan
 from semiseg.data.resample import add_resampled, resample, resample_labels
@@ -15,9 +16,6 @@ from semiseg.types import Geometry
 
 LARGEST = 1e4
 """Normalised intensities are cut here: far beyond anything real, safely within 16-bit floating point."""
-
-Box = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
-"""First voxel and one past the last, per RAS axis."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,7 +25,7 @@ class NetworkSpace:
     geometry: Geometry
     """Of the file."""
     box: Box
-    """What was kept of the scan in closest RAS orientation."""
+    """What was kept of the scan, per RAS axis."""
     axes: tuple[int, int, int]
     """RAS axes in the order in which the prepared array stores them."""
     shape: tuple[int, int, int]
@@ -63,7 +61,7 @@ def to_network_space(
     """
     oriented = to_ras(channels, geometry.affine)
     nonzero = (oriented != 0).any(axis=0) if plan.crop_nonzero else None
-    box = _box(nonzero) if nonzero is not None and nonzero.any() else _whole(oriented.shape[1:])
+    box = (bounding_box(nonzero) if nonzero is not None else None) or _whole(oriented.shape[1:])
     inside = tuple(slice(*side) for side in box)
     mask = nonzero[inside] if nonzero is not None else None
     normal = np.stack(
@@ -93,7 +91,7 @@ def normalise(
         low, high, mean, deviation = rule.low, rule.high, rule.mean, rule.deviation
     else:
         voxels = channel[mask] if mask is not None and mask.any() else channel.ravel()
-        low, high = np.percentile(voxels, (0.5, 99.5))
+        low, high = map(float, np.percentile(voxels, (0.5, 99.5)))  # NumPy's own scalars would make all 64-bit
         clipped = np.clip(voxels, low, high)
         mean, deviation = (float(clipped.mean(dtype=np.float64)), float(clipped.std(dtype=np.float64)))
     scaled = (np.clip(channel, low, high) - mean) / (deviation or 1.0)
@@ -145,15 +143,6 @@ def peak_memory_bytes(space: NetworkSpace, classes: int) -> int:
     a 16-bit index and a mask, whatever the number of classes.
     """
     return 4 * (classes + 1) * int(np.prod(space.shape)) + 11 * int(np.prod(space.geometry.shape))
-
-
-def _box(nonzero: Bool[np.ndarray, "x y z"]) -> Box:
-    sides = []
-    for axis in range(3):
-        others = tuple(other for other in range(3) if other != axis)
-        used = np.flatnonzero(nonzero.any(axis=others))
-        sides.append((int(used[0]), int(used[-1]) + 1))
-    return (sides[0], sides[1], sides[2])
 
 
 def _whole(shape: Sequence[int]) -> Box:
