@@ -114,6 +114,6 @@ def test_numbers_share_the_slots_out():
 @pytest.mark.slow
 def test_worker_processes_load_the_same_batches(cases):
     batches = Batches(*cases, plan_of(), seed=0)
-    for alone, shared in zip(load(batches, [4, 5, 6], 0, False), load(batches, [4, 5, 6], 2, False), strict=True):
+    for alone, shared in zip(load(batches, [4, 5, 6], 0), load(batches, [4, 5, 6], 2), strict=True):
         assert torch.equal(alone.image, shared.image)
         assert torch.equal(alone.unlabelled, shared.unlabelled)

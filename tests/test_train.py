@@ -9,12 +9,14 @@ import time
 
 import pytest
 import torch
+from conftest import ball, write_nifti
 
 from semiseg.checkpoint import read_checkpoint
 from semiseg.errors import Diverged, UserError
 from semiseg.experiment import RunSettings, train_run
 from semiseg.model import load_model
 from semiseg.run import RunFolder
+from semiseg.train import chosen_precision
 
 PLAN = {
     "patch": [8, 8],
@@ -117,6 +119,45 @@ def test_stopping_and_resuming_changes_nothing(plain_cohort, tmp_path, monkeypat
         assert [{k: v for k, v in line.items() if k != "duration_s"} for line in resumed.read_log()] == keep
 
 
+def test_a_resumed_run_keeps_its_scans(plain_cohort, tmp_path, monkeypatch):
+    """A scan that came later, and ranks first, changes nothing."""
+    data = plain_cohort(labelled=3)
+    settings = settings_of(data, "supervised", data={"labelled": "2", "val": "1"})
+    straight = train_run(settings, tmp_path / "straight", device="cpu", workers=1)
+
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    append = RunFolder.append
+    monkeypatch.setattr(RunFolder, "append", stop)
+    with pytest.raises(KeyboardInterrupt):
+        train_run(settings, tmp_path / "cut", device="cpu", workers=1)
+    monkeypatch.setattr(RunFolder, "append", append)
+    for index in range(3, 8):
+        write_nifti(data / "images" / f"case{index}.nii.gz", ball((12, 14, 10), index)[0])
+        write_nifti(data / "labels" / f"case{index}.nii.gz", ball((12, 14, 10), index)[1])
+    with pytest.raises(UserError, match="unfinished run"):
+        train_run(settings, tmp_path / "cut", device="cpu", workers=1)
+    resumed = train_run(settings, tmp_path / "cut", resume=True, device="cpu", workers=1)
+    assert resumed.splits.read_text() == straight.splits.read_text()
+    assert_same(weights(straight.path), weights(resumed.path))
+
+
+def test_splits_and_plan_of_a_run_that_never_began_are_made_anew(plain_cohort, tmp_path):
+    data = plain_cohort()
+    run = train_run(settings_of(data, "supervised", seed=1), tmp_path / "run", device="cpu", workers=1)
+    for path in (run.config, run.result):
+        path.unlink()
+    train_run(settings_of(data, "supervised", plan={"batch": 3}), run.path, device="cpu", workers=1)
+    assert json.loads(run.plan.read_text())["batch"] == 3
+
+
+def test_sixteen_bits_need_a_gpu():
+    with pytest.raises(UserError, match=r"training.precision: got 16 on a processor, expected 32 or bf16"):
+        chosen_precision("16", "cpu")
+    assert chosen_precision("16", "cuda") == "16"
+
+
 def test_other_settings_are_refused_and_listed(plain_cohort, tmp_path):
     data = plain_cohort()
     train_run(settings_of(data, "supervised"), tmp_path / "run", device="cpu", workers=1)
@@ -140,6 +181,23 @@ def test_a_loss_that_is_not_finite_stops_and_names_step_and_cases(plain_cohort, 
     settings = settings_of(plain_cohort(), "supervised")
     with pytest.raises(Diverged, match=r"supervised nan at step 4 \(cases case\d, case\d\).*last\.safetensors"):
         train_run(settings, tmp_path / "run", device="cpu", workers=1)
+    for name, value in weights(tmp_path / "run").items():
+        assert torch.isfinite(value).all(), name
+
+
+def test_a_gradient_that_is_not_finite_stops_before_it_reaches_the_weights(plain_cohort, tmp_path, monkeypatch):
+    from semiseg import losses
+
+    calls = iter(range(100))
+    whole = losses.soft_dice
+
+    def broken(*args):
+        value = whole(*args)
+        return value + torch.sqrt(value * 0) if next(calls) == 5 else value  # 0, of infinite slope
+
+    monkeypatch.setattr(losses, "soft_dice", broken)
+    with pytest.raises(Diverged, match=r"gradient norm nan at step 5 \(cases case\d, case\d\)"):
+        train_run(settings_of(plain_cohort(), "supervised"), tmp_path / "run", device="cpu", workers=1)
     for name, value in weights(tmp_path / "run").items():
         assert torch.isfinite(value).all(), name
 

@@ -61,13 +61,11 @@ def check(
 ) -> None:
     """List everything wrong with a dataset. Exit 0 if training can start, 3 if not."""
     from semiseg.data.check import check_dataset
-    from semiseg.data.layouts import add_unlabelled, open_dataset
+    from semiseg.data.layouts import open_dataset
     from semiseg.processes import default_workers
 
     set_quiet(quiet)
-    dataset = open_dataset(data, layout)
-    if unlabelled:
-        dataset = add_unlabelled(dataset, Path(unlabelled))
+    dataset = open_dataset(data, layout, unlabelled)
     report = check_dataset(dataset, strict=bool(strict), workers=workers or default_workers())
     print(json.dumps(report.to_json(), indent=2) if as_json else "\n".join([*report.lines(), _verdict(data, report)]))
     raise typer.Exit(0 if report.can_train else 3)

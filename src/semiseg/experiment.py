@@ -13,8 +13,9 @@ from pydantic import Field
 from semiseg.data.check import CheckReport, check_dataset
 from semiseg.data.dataset import Dataset
 from semiseg.data.fingerprint import make_plan
-from semiseg.data.layouts import add_unlabelled, open_dataset
+from semiseg.data.layouts import open_dataset
 from semiseg.data.plan import Plan, merged
+from semiseg.data.planning import Dims
 from semiseg.data.prepare import PreparedCase, prepare_cases
 from semiseg.data.splits import Splits, make_splits
 from semiseg.draws import seed_of
@@ -61,7 +62,7 @@ class RunSettings(Settings):
     """Changes to the plan that is made, in the plan's own structure."""
     plan_file: str | None = None
     """A plan to use instead of making one."""
-    dims: Annotated[Literal["2", "3", "auto"], WORD] = "auto"
+    dims: Annotated[Dims, WORD] = "auto"
     memory_gb: float = Field(default=8.0, gt=0)
     """Budget that patch and batch are chosen for."""
     seed: int = 0
@@ -108,20 +109,26 @@ def read_settings(config: Path | None, assignments: Mapping[str, Any]) -> dict[s
     return values
 
 
-def open_case_list(data: DataConfig) -> Dataset:
-    """The dataset with its additional unlabelled scans."""
-    dataset = open_dataset(data.path, data.layout)
-    return add_unlabelled(dataset, Path(data.unlabelled)) if data.unlabelled else dataset
+def checked_splits(data: DataConfig, workers: int, saved: Path | None = None) -> tuple[Dataset, Splits, CheckReport]:
+    """Open, check and divide a dataset; `saved`: as this splits.json says, so that a run goes on with its scans.
 
+    Raises InputError, naming the files, if training cannot start or would leak.
+    """
+    dataset = open_dataset(data.path, data.layout, data.unlabelled)
 
-def checked_splits(data: DataConfig, workers: int) -> tuple[Dataset, Splits, CheckReport]:
-    """Open, check and divide a dataset. Raises InputError, naming the files, if training cannot start or would leak."""
-    dataset = open_case_list(data)
-    report = check_dataset(dataset, strict=data.strict, workers=workers, transductive=data.transductive)
-    if not report.can_train:
-        raise InputError("\n".join([*report.lines(), f"{data.path}: training cannot start; see the lines above"]))
+    def checked(splits: Splits | None) -> CheckReport:
+        report = check_dataset(
+            dataset, strict=data.strict, workers=workers, transductive=data.transductive, splits=splits
+        )
+        if not report.can_train:
+            raise InputError("\n".join([*report.lines(), f"{data.path}: training cannot start; see the lines above"]))
+        return report
+
+    if saved is not None:
+        splits = Splits.load(saved, dataset)
+        return dataset, splits, checked(splits)
     splits = make_splits(
-        report.usable,
+        checked(None).usable,
         labelled=data.labelled,
         val=data.val,
         test=data.test,
@@ -129,10 +136,7 @@ def checked_splits(data: DataConfig, workers: int) -> tuple[Dataset, Splits, Che
         draw=data.draw,
         base=dataset.root,
     )
-    report = check_dataset(dataset, strict=data.strict, workers=workers, splits=splits, transductive=data.transductive)
-    if not report.can_train:
-        raise InputError("\n".join([*report.lines(), f"{data.path}: training cannot start; see the lines above"]))
-    return dataset, splits, report
+    return dataset, splits, checked(splits)
 
 
 def plan_dataset(settings: RunSettings, workers: int | None = None) -> Plan:
@@ -149,9 +153,9 @@ def prepare_dataset(settings: RunSettings, workers: int | None = None) -> list[P
     return prepare_cases((*splits.labelled, *splits.unlabelled, *splits.val), plan, workers=workers)
 
 
-def _announced(settings: RunSettings, workers: int) -> tuple[Dataset, Splits]:
+def _announced(settings: RunSettings, workers: int, saved: Path | None = None) -> tuple[Dataset, Splits]:
     """The divided dataset; the main process tells the user what was found."""
-    dataset, splits, report = checked_splits(settings.data, workers)
+    dataset, splits, report = checked_splits(settings.data, workers, saved)
     if is_main_process():
         for line in (*report.lines(), *splits.notes):
             say(line)
@@ -183,8 +187,9 @@ def train_run(
     if folder.result.exists():
         say(f"{out}: already finished; nothing to do")
         return folder
-    dataset, splits = _announced(settings, workers)
-    plan = Plan.load(folder.plan) if folder.plan.exists() else _plan_of(settings, dataset, splits, workers)
+    begun = folder.config.exists()  # it is written last: without it, splits and plan may be of other settings
+    dataset, splits = _announced(settings, workers, folder.splits if begun else None)
+    plan = Plan.load(folder.plan) if begun else _plan_of(settings, dataset, splits, workers)
     chosen_device(device)
     torch.manual_seed(seed_of(settings.seed, "initialisation"))
     network = build_network(plan)
@@ -194,7 +199,9 @@ def train_run(
             say(f"--init {settings.init}: fresh weights for {', '.join(fresh)}")
     name, config = _method_of(settings)
     method = build_method(name, network, config)
-    if main:  # only now: a mistake that was found above must not leave a folder that refuses the corrected command
+    if (
+        main and not begun
+    ):  # only now: a mistake that was found above must not leave a folder that refuses the corrected command
         folder.path.mkdir(parents=True, exist_ok=True)
         splits.save(folder.splits)
         plan.save(folder.plan)

@@ -23,7 +23,7 @@ from semiseg.data.batches import Batches, load, numbers
 from semiseg.data.plan import Plan
 from semiseg.data.prepare import PreparedCase
 from semiseg.draws import Draws
-from semiseg.errors import Diverged, Preempted
+from semiseg.errors import Diverged, Preempted, UserError
 from semiseg.methods.method import Method
 from semiseg.pictures import draw_pictures
 from semiseg.predict import chosen_device, predict_probabilities
@@ -100,7 +100,10 @@ def fit(
     not finite, Preempted after SIGTERM with a checkpoint saved.
     """
     AcceleratorState._reset_state(reset_partial_state=False)  # the previous fit of this process may have differed
-    kind = chosen_device(device).type
+    chosen = chosen_device(device)
+    kind = chosen.type
+    if kind == "cuda" and chosen.index is not None:
+        torch.cuda.set_device(chosen)  # accelerate takes the current GPU
     precision = chosen_precision(config.precision, kind)
     accelerator = Accelerator(
         cpu=kind == "cpu",
@@ -125,7 +128,7 @@ def fit(
     batches = Batches(cases.labelled, cases.unlabelled if method.wants_unlabelled else (), plan, seed)
     rank, world = accelerator.process_index, accelerator.num_processes
     order = numbers(progress.step, config.steps, rank, world, config.accumulation)
-    loader = iter(load(batches, order, workers, pin=accelerator.device.type == "cuda"))
+    loader = iter(load(batches, order, workers))
     validate_every = config.validate_every or max(1, config.steps // 10)
     mirror = _TensorBoard(folder.path / "tensorboard") if main and config.tensorboard else None
     started = time.perf_counter() - progress.duration_s
@@ -139,9 +142,10 @@ def fit(
             trained.train()
             for micro in range(config.accumulation):
                 slot = rank * config.accumulation + micro
+                number = step * world * config.accumulation + slot
                 draws = Draws(seed, step, slot)
                 torch.manual_seed(draws.seed_for("global"))  # for dropout
-                batch = next(loader).to(accelerator.device, non_blocking=True)
+                batch = next(loader).to(accelerator.device)
                 if method.config.augment:
                     batch = augment(batch, plan.augmentation, draws)
                 last_micro = micro == config.accumulation - 1
@@ -150,10 +154,12 @@ def fit(
                     objective = trained(batch, draws, fraction)
                     loss = objective.total
                     if not bool(torch.isfinite(loss)):
-                        number = step * world * config.accumulation + slot
                         raise Diverged(_divergence(folder, step, batches.names(number), objective.terms))
                     accelerator.backward(loss / config.accumulation)
             norm = accelerator.clip_grad_norm_(method.network.parameters(), config.clip)
+            if precision != "16" and not bool(torch.isfinite(norm)):  # in 16 bits the scaler leaves such a step out
+                terms = {**objective.terms, "gradient norm": norm}
+                raise Diverged(_divergence(folder, step, batches.names(number), terms))
             prepared_optimiser.step()
             prepared_optimiser.zero_grad()
             method.after_step(fraction)
@@ -190,7 +196,12 @@ def fit(
 
 
 def chosen_precision(precision: str, kind: str) -> str:
-    """`auto` is bf16 where the hardware multiplies it (a recent GPU, a processor with AMX), else 32."""
+    """`auto` is bf16 where the hardware multiplies it (a recent GPU, a processor with AMX), else 32.
+
+    Raises UserError for 16 without a GPU.
+    """
+    if precision == "16" and kind == "cpu":
+        raise UserError("training.precision: got 16 on a processor, expected 32 or bf16; 16 needs a GPU")
     if precision != "auto":
         return precision
     if kind == "cuda":

@@ -51,8 +51,8 @@ class Batch:
     spacing_mm: tuple[float, ...]
     """Per spatial axis, in axis order."""
 
-    def to(self, device: object, **kwargs: object) -> Batch:
-        moved = {name: getattr(self, name).to(device, **kwargs) for name in ("image", "label", "unlabelled", "inside")}
+    def to(self, device: object) -> Batch:
+        moved = {name: getattr(self, name).to(device) for name in ("image", "label", "unlabelled", "inside")}
         return replace(self, **moved)
 
 

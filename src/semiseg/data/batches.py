@@ -112,14 +112,13 @@ def numbers(start: int, steps: int, rank: int, world: int, accumulation: int) ->
     return [step * slots + slot for step in range(start, steps) for slot in own]
 
 
-def load(batches: Batches, order: Sequence[int], workers: int, pin: bool) -> DataLoader[Batch]:
+def load(batches: Batches, order: Sequence[int], workers: int) -> DataLoader[Batch]:
     """Whole batches in the given order, from `workers` processes (0: this one)."""
     return DataLoader(
         batches,
         batch_size=None,
         sampler=order,
         num_workers=workers,
-        pin_memory=pin,
         persistent_workers=workers > 0,
         prefetch_factor=4 if workers else None,
         multiprocessing_context="forkserver" if workers else None,

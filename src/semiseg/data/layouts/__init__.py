@@ -19,12 +19,12 @@ LAYOUTS: tuple[ModuleType, ...] = (table, nnunet, plain)
 """In the order in which they are tried: the most explicit first."""
 
 
-def open_dataset(root: Path | str, layout: str | None = None) -> Dataset:
+def open_dataset(root: Path | str, layout: str | None = None, unlabelled: Path | str | None = None) -> Dataset:
     """Read what a dataset declares and which files it has, without reading a voxel.
 
     root: a folder, a table, or the name of a folder in the one that the variable nnUNet_raw names.
-    layout: nnunet, plain or table; found by looking if None. Raises InputError where none fits or no image is
-    there, UserError for an unknown layout.
+    layout: nnunet, plain or table; found by looking if None. unlabelled: see `add_unlabelled`. Raises InputError
+    where none fits or no image is there, UserError for an unknown layout.
     """
     path = _locate(root)
     chosen = _named(layout) if layout else _fitting(path)
@@ -39,7 +39,7 @@ def open_dataset(root: Path | str, layout: str | None = None) -> Dataset:
     if others and layout is None:
         note = f"read as {chosen.NAME}; {' and '.join(others)} would fit too (force one with --layout)"
         dataset = replace(dataset, notes=(*dataset.notes, note))
-    return dataset
+    return add_unlabelled(dataset, unlabelled) if unlabelled else dataset
 
 
 def open_inputs(paths: Sequence[Path], channels: int, channel_suffix: bool | None = None) -> list[Case]:
