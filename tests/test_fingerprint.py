@@ -3,6 +3,7 @@ import pytest
 from conftest import write_nifti
 from test_space import affine_of
 
+from semiseg.data import fingerprint
 from semiseg.data.dataset import Case, Dataset
 from semiseg.data.fingerprint import make_plan, measure
 from semiseg.data.splits import Splits
@@ -92,6 +93,18 @@ def test_ct_window_is_of_the_labelled_foreground(tmp_path):
     assert (rule.low, rule.high) == pytest.approx((-495, 495), abs=3)
     assert rule.mean == pytest.approx(0, abs=1)
     assert rule.deviation == pytest.approx(1000 / np.sqrt(12), rel=0.01)
+
+
+def test_a_ct_window_takes_no_more_voxels_of_a_larger_cohort(tmp_path, monkeypatch):
+    monkeypatch.setattr(fingerprint, "CT_VOXELS", 50)
+    monkeypatch.setattr(fingerprint, "CT_VOXELS_IN_ALL", 60)
+    taken = []
+    real = fingerprint._foreground_intensities
+    monkeypatch.setattr(fingerprint, "_foreground_intensities", lambda *a: taken.append(real(*a)) or taken[-1])
+    cases = [labelled(tmp_path, name) for name in "abc"]
+    measure(dataset_of(tmp_path, channels=("CT",)), splits_of(cases[:1]))
+    measure(dataset_of(tmp_path, channels=("CT",)), splits_of(cases))
+    assert list(map(len, taken)) == [50, 20, 20, 20]
 
 
 def test_ct_without_foreground(tmp_path):

@@ -40,6 +40,8 @@ NETWORK = {"widths": (8, 16), "strides": ((2, 2, 2),)}
         ({"network": {**NETWORK, "strides": ((2, 2),)}}, "network.strides: .*expected 3 positive steps"),
         ({"network": {**NETWORK, "strides": ((0, 1, 1),)}}, "network.strides: .*expected 3 positive steps"),
         ({"slice_axis": 1}, "slice_axis: got 1, expected 0, 1 or 2 in 2-D, none in 3-D"),
+        ({"spacing_mm": (1, 1, 0)}, "spacing_mm.2: got 0, input should be greater than 0"),
+        ({"memory_gb": 0}, "memory_gb: got 0, input should be greater than 0"),
         ({"normalisation": []}, r"normalisation: got \(\), expected 1, one for each channel"),
         ({"classes": {"a": 1, "b": 1}}, "classes: .*expected distinct values"),
     ],

@@ -12,7 +12,7 @@ import torch
 from conftest import ball, write_nifti
 
 from semiseg.checkpoint import read_checkpoint
-from semiseg.errors import Diverged, UserError
+from semiseg.errors import Diverged, InputError, UserError
 from semiseg.experiment import RunSettings, train_run
 from semiseg.model import load_model
 from semiseg.run import RunFolder
@@ -166,6 +166,9 @@ def test_other_settings_are_refused_and_listed(plain_cohort, tmp_path):
     assert (tmp_path / "run" / "result.json").stat().st_mtime_ns == before  # finished: nothing done
     with pytest.raises(UserError, match=r"training\.steps: 6 -> 9"):
         train_run(settings_of(data, "supervised", steps=9), tmp_path / "run", resume=True, device="cpu", workers=1)
+    (tmp_path / "run" / "config.yaml").write_text("a: [")
+    with pytest.raises(InputError, match=r"config.yaml: got no settings, expected those of a run; restore the file"):
+        train_run(settings_of(data, "supervised"), tmp_path / "run", device="cpu", workers=1)
 
 
 def test_a_loss_that_is_not_finite_stops_and_names_step_and_cases(plain_cohort, tmp_path, monkeypatch):

@@ -297,7 +297,7 @@ def _row(task: _Task, name: str, state: State, **numbers: Any) -> Row:
 
 def _score_classes(task: _Task, prediction: Scan, truth: Scan) -> ScoredCase:
     rows = []
-    annotated = truth.array != task.ignore
+    annotated = True if task.ignore is None else truth.array != task.ignore
     for name, value in task.classes.items():
         masks = (prediction.array == value) & annotated, truth.array == value
         scores = compare(*masks, truth.geometry.spacing_mm, task.tolerance_mm)

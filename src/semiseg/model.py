@@ -20,6 +20,7 @@ from semiseg.predict import LoadedModel
 from semiseg.run import RunFolder
 
 FORMAT = 1
+"""Of model.json: raise it when what is written there changes its meaning."""
 
 
 def save_model(folder: Path, weights: Mapping[str, Tensor], plan: Plan, facts: Mapping[str, Any]) -> None:
@@ -53,9 +54,11 @@ def load_model(path: Path, checkpoint: Literal["best", "last"] | None = None) ->
         raise InputError(f"{path}: got no model.json, expected a run or a model folder; check the path")
     try:
         values = json.loads(description.read_text(encoding="utf-8"))
-        plan = values["plan"]
-    except (ValueError, KeyError) as error:
+        plan, made = values["plan"], values["format"]
+    except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{description}: {error!r}, expected a model's description; export it again") from None
+    if made != FORMAT:
+        raise InputError(f"{description}: got format {made!r}, expected {FORMAT}; use the version that made it")
     return _assemble(read_weights(path / "model.safetensors"), Plan.checked(plan, where=f"{description}: plan"), path)
 
 

@@ -128,9 +128,10 @@ def predict_cases(
     written = [label_files] + [[_probability_file(out, case) for case in cases]] * probabilities
     there = [not overwrite and all(file.exists() for file in files) for files in zip(*written, strict=True)]
     skipped = tuple(case.name for case, is_there in zip(cases, there, strict=True) if is_there)
+    wanted = [case for case, is_there in zip(cases, there, strict=True) if not is_there]
     done: list[str] = []
     failed: dict[str, str] = {}
-    for case in track([case for case in cases if case.name not in skipped], "Predicting"):
+    for case in track(wanted, "Predicting"):
         try:
             _predict_case(models, case, out, target, probabilities, tta, keep_largest)
             done.append(case.name)

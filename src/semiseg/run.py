@@ -38,9 +38,14 @@ class RunFolder:
         write_text(self.config, yaml.safe_dump(settings, sort_keys=False, allow_unicode=True))
 
     def read_config(self) -> dict[str, Any]:
-        values = yaml.safe_load(self.config.read_text(encoding="utf-8"))
+        try:
+            values = yaml.safe_load(self.config.read_text(encoding="utf-8"))
+        except (OSError, ValueError, yaml.YAMLError):
+            values = None
         if not isinstance(values, dict):
-            raise InputError(f"{self.config}: expected the settings of a run; restore the file or start anew")
+            raise InputError(
+                f"{self.config}: got no settings, expected those of a run; restore the file or choose another --out"
+            )
         return values
 
     def write_environment(self, **more: Any) -> None:

@@ -17,12 +17,15 @@ from semiseg.data.planning import Dims, plan_from
 from semiseg.data.splits import Splits
 from semiseg.draws import seed_of
 from semiseg.errors import InputError
+from semiseg.progress import track
 from semiseg.types import Geometry
 
 MOSTLY_ZERO = 0.25
 """Median share of zero voxels from which scans are cropped to the others (the threshold of nnU-Net)."""
 CT_VOXELS = 100_000
-"""Foreground voxels of each scan that a CT window is measured on: percentiles need no more."""
+"""Foreground voxels of each scan that a CT window is measured on, at most: percentiles need no more."""
+CT_VOXELS_IN_ALL = 10_000_000
+"""Of all scans together, so that memory does not grow with the cohort."""
 UNDECLARED = "undeclared"
 """Name of a channel that the dataset does not name; normalised like MR."""
 
@@ -140,7 +143,9 @@ def _classes_found(cases: Iterable[CaseFacts], ignore: int | None) -> dict[str, 
 
 def _window(cases: Sequence[Case], channel: int, ignore: int | None) -> Normalisation:
     """Percentiles, mean and deviation of the foreground in the labelled scans (as nnU-Net does for CT)."""
-    samples = [_foreground_intensities(case, channel, ignore) for case in cases]
+    most = min(CT_VOXELS, CT_VOXELS_IN_ALL // max(1, len(cases)))
+    shown = track(cases, "Measuring intensities")
+    samples = [_foreground_intensities(case, channel, ignore, most) for case in shown]
     voxels = np.concatenate([np.zeros(0, np.float32), *samples]).astype(np.float64)
     if not voxels.size:
         names = ", ".join(case.name for case in cases)
@@ -158,7 +163,8 @@ def _window(cases: Sequence[Case], channel: int, ignore: int | None) -> Normalis
     )
 
 
-def _foreground_intensities(case: Case, channel: int, ignore: int | None) -> Float[np.ndarray, " n"]:
+def _foreground_intensities(case: Case, channel: int, ignore: int | None, most: int) -> Float[np.ndarray, " n"]:
+    """Of at most `most` random voxels."""
     assert case.label is not None
     label = read_label(case.label)
     image = read_image(case.images[channel])
@@ -169,6 +175,6 @@ def _foreground_intensities(case: Case, channel: int, ignore: int | None) -> Flo
         )
     foreground = label.array > 0 if ignore is None else (label.array > 0) & (label.array != ignore)
     voxels = image.array[foreground]
-    if len(voxels) > CT_VOXELS:
-        voxels = np.random.default_rng(seed_of("window", case.name)).choice(voxels, CT_VOXELS, replace=False)
+    if len(voxels) > most:
+        voxels = np.random.default_rng(seed_of("window", case.name)).choice(voxels, most, replace=False)
     return voxels

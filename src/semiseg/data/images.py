@@ -98,6 +98,8 @@ def _read(path: Path, voxels: Callable[[Any], _Array]) -> Scan:
 
 
 def _integers(path: Path, array: _Array) -> _Array:
+    if array.dtype.kind not in "uif":
+        raise BadFile(path, f"voxels of type {array.dtype}", "one whole number a voxel", "export the label map again")
     if array.dtype.kind == "f":
         wrong = array[array != np.rint(array)]  # NaN differs from itself
         if wrong.size:
@@ -105,7 +107,8 @@ def _integers(path: Path, array: _Array) -> _Array:
             raise BadFile(path, found, "one whole number a voxel", "export the label map without interpolation")
     limits = np.iinfo(np.int32)
     if array.max() > limits.max or array.min() < limits.min:
-        raise BadFile(path, f"values up to {array.max()}", "values that fit 32 bits", "renumber the labels")
+        found = f"values from {array.min()} to {array.max()}"
+        raise BadFile(path, found, "values that fit 32 bits", "renumber the labels")
     return array.astype(np.int32)
 
 
@@ -166,13 +169,6 @@ def ras_spacing(geometry: Geometry) -> tuple[float, float, float]:
     order, _ = _orientation(geometry.affine)
     spacing = geometry.spacing_mm
     return (spacing[order[0]], spacing[order[1]], spacing[order[2]])
-
-
-def ras_affine(geometry: Geometry) -> _Array:
-    """Affine of the array that `to_ras` returns: the same voxel keeps its place in scanner millimetres."""
-    orientation = nib.orientations.io_orientation(geometry.affine)
-    turn = nib.orientations.inv_ornt_aff(orientation, geometry.shape)
-    return np.asarray(geometry.affine @ turn)
 
 
 def _orientation(affine: _Array) -> tuple[list[int], list[bool]]:

@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field
 
@@ -15,6 +15,8 @@ from semiseg.files import write_json
 from semiseg.settings import Settings
 from semiseg.transforms.intensity import IntensityConfig
 from semiseg.transforms.warp import WarpConfig
+
+_Length = Annotated[float, Field(gt=0)]
 
 
 class Normalisation(Settings):
@@ -90,7 +92,7 @@ class Plan(Settings):
     ignore: int | None = None
     """Value in the label files that means 'not annotated'."""
     slice_axis: Literal[0, 1, 2] | None = None
-    spacing_mm: tuple[float | None, float | None, float | None]
+    spacing_mm: tuple[_Length | None, _Length | None, _Length | None]
     """Target spacing per RAS axis; None keeps the scan's own (across slices)."""
     crop_nonzero: bool = False
     """Crop each scan to the box of voxels that are not zero in any channel before anything else."""
@@ -108,7 +110,7 @@ class Plan(Settings):
     """Of neighbouring windows in prediction."""
     network: NetworkPlan = NetworkPlan()
     augmentation: Augmentation = Augmentation()
-    memory_gb: float = 8.0
+    memory_gb: float = Field(default=8.0, gt=0)
     """The budget that patch and batch were chosen for."""
     fingerprint: dict[str, Any] = Field(default_factory=dict)
     """What was measured on the scans that are not test scans; for reading, never used again."""

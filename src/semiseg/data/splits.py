@@ -6,6 +6,7 @@ import difflib
 import hashlib
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -229,8 +230,8 @@ def _unplaced(pool: list[str], places: dict[str, str]) -> list[str]:
 
 
 def _refuse_twice(names: Sequence[str], where: str) -> None:
-    for index, name in enumerate(names):
-        if name in names[:index]:
+    for name, count in Counter(names).items():
+        if count > 1:
             raise InputError(f"{where}: got case {name!r} twice, expected it once; remove one")
 
 
