@@ -40,7 +40,7 @@ class TrainingConfig(Settings):
 
     steps: int = Field(default=5000, ge=1)
     optimiser: Literal["adamw", "sgd"] = "adamw"
-    lr: float = Field(default=2e-3, gt=0)
+    lr: float = Field(default=5e-3, gt=0)
     weight_decay: float = Field(default=1e-2, ge=0)
     schedule: Literal["constant", "poly", "cosine"] = "poly"
     warm_up: float = Field(default=0.02, ge=0, lt=1)
