@@ -11,6 +11,11 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from jaxtyping import install_import_hook
+
+# the shapes in the annotations of what computes are checked wherever a test calls it
+CHECKED = ("losses", "methods", "networks", "predict", "transforms", "data.resample", "data.space")
+install_import_hook([f"semiseg.{module}" for module in CHECKED], "beartype.beartype")
 
 torch.set_num_threads(1)  # several times faster for tiny networks
 

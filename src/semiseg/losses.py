@@ -10,35 +10,35 @@ from torch import Tensor
 from semiseg.types import IGNORE
 
 
-def supervised(logits: Float[Tensor, "b classes *spatial"], label: Int[Tensor, b * spatial]) -> Float[Tensor, ""]:
+def supervised(logits: Float[Tensor, "b classes *spatial"], label: Int[Tensor, "b *spatial"]) -> Float[Tensor, ""]:
     """Cross-entropy plus soft Dice over the annotated voxels."""
     valid = label != IGNORE
     target = one_hot(label, logits.shape[1])
     return masked_mean(cross_entropy(target, logits), valid) + soft_dice(target, logits, valid)
 
 
-def one_hot(label: Int[Tensor, b * spatial], classes: int) -> Float[Tensor, "b classes *spatial"]:
+def one_hot(label: Int[Tensor, "b *spatial"], classes: int) -> Float[Tensor, "b classes *spatial"]:
     """A distribution a voxel; all background where the label is IGNORE (mask those voxels)."""
     return F.one_hot(torch.where(label == IGNORE, 0, label).long(), classes).movedim(-1, 1).float()
 
 
 def cross_entropy(
     target: Float[Tensor, "b classes *spatial"], logits: Float[Tensor, "b classes *spatial"]
-) -> Float[Tensor, b * spatial]:
+) -> Float[Tensor, "b *spatial"]:
     """-sum_c t log p, for targets that may be soft."""
     return -(target * logits.float().log_softmax(1)).sum(1)
 
 
 def kl(
     target: Float[Tensor, "b classes *spatial"], logits: Float[Tensor, "b classes *spatial"]
-) -> Float[Tensor, b * spatial]:
+) -> Float[Tensor, "b *spatial"]:
     """sum_c t log(t / p): zero where the prediction equals the target."""
     return torch.xlogy(target, target).sum(1) + cross_entropy(target, logits)
 
 
 def squared_error(
     target: Float[Tensor, "b classes *spatial"], logits: Float[Tensor, "b classes *spatial"]
-) -> Float[Tensor, b * spatial]:
+) -> Float[Tensor, "b *spatial"]:
     """sum_c (p - t)^2. The published mean over classes is this divided by the number of classes."""
     return (logits.float().softmax(1) - target).square().sum(1)
 
@@ -46,7 +46,7 @@ def squared_error(
 def soft_dice(
     target: Float[Tensor, "b classes *spatial"],
     logits: Float[Tensor, "b classes *spatial"],
-    valid: Bool[Tensor, b * spatial],
+    valid: Bool[Tensor, "b *spatial"],
 ) -> Float[Tensor, ""]:
     """1 - Dice, mean over the foreground classes that the target has, each pooled over the batch.
 

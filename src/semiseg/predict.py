@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import colorsys
 import csv
+import hashlib
 import io
 import json
 import time
@@ -14,7 +15,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, UInt8
+from safetensors.torch import save
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -25,7 +27,7 @@ from semiseg.data.prepare import read_channels
 from semiseg.data.space import NetworkSpace, file_volumes, most_probable, to_network_space
 from semiseg.errors import InputError, OutOfMemory, SomeCasesFailed, UserError
 from semiseg.files import write_json, write_text
-from semiseg.manifest import write_manifest
+from semiseg.manifest import MANIFEST, write_manifest
 from semiseg.methods.method import forward_frozen
 from semiseg.progress import say, track
 from semiseg.transforms.warp import Warp
@@ -112,12 +114,13 @@ def predict_cases(
     channels may not. probabilities: also write `CASE_prob.nii.gz`, 4-D, 8 bits scaled by 1/255, classes in
     the order of labels.json. tta: see `predict_probabilities`. keep_largest: of each class but the first,
     keep the largest piece that is connected through voxel faces. overwrite: without it, cases that are
-    already there are skipped.
+    already there are skipped, and refused if they were made by other weights or settings.
 
     Beside the predictions lie labels.json (name to value), labels.txt (ITK-SNAP), labels.ctbl (3D Slicer) and
     manifest.json. A case that fails is reported, listed in failed.csv and does not stop the others.
 
-    Raises UserError for models that do not go together or an unknown device, OutOfMemory if memory runs out.
+    Raises UserError for models that do not go together, an unknown device, or predictions of other models in
+    `out`; OutOfMemory if memory runs out; OSError where `out` cannot be written to.
     """
     start = time.monotonic()
     plan = _common_plan(models)
@@ -129,13 +132,16 @@ def predict_cases(
     there = [not overwrite and all(file.exists() for file in files) for files in zip(*written, strict=True)]
     skipped = tuple(case.name for case, is_there in zip(cases, there, strict=True) if is_there)
     wanted = [case for case, is_there in zip(cases, there, strict=True) if not is_there]
+    made_by = {"weights": [_weights_hash(model) for model in models], "tta": tta, "keep_largest": keep_largest}
+    if skipped:
+        _refuse_other_predictions(out, made_by)
     done: list[str] = []
     failed: dict[str, str] = {}
     for case in track(wanted, "Predicting"):
         try:
             _predict_case(models, case, out, target, probabilities, tta, keep_largest)
             done.append(case.name)
-        except (InputError, OSError) as error:
+        except InputError as error:  # whatever is wrong with its files; a full disk concerns all cases
             failed[case.name] = str(error)
             say(f"{case.name}: failed: {error}")
         except (torch.OutOfMemoryError, MemoryError):
@@ -155,10 +161,32 @@ def predict_cases(
         requested=[case.name for case in cases],
         models=[model.name for model in models],
         probabilities=probabilities,
-        tta=tta,
-        keep_largest=keep_largest,
+        **made_by,
     )
     return Predictions(tuple(done), skipped, failed)
+
+
+def _weights_hash(model: LoadedModel) -> str:
+    return hashlib.blake2b(save(model.network.state_dict()), digest_size=16).hexdigest()
+
+
+def _refuse_other_predictions(out: Path, made_by: Mapping[str, Any]) -> None:
+    """Predictions of two models in one folder would be scored as those of one."""
+    manifest = out / MANIFEST
+    if not manifest.exists():  # interrupted before its end
+        return
+    try:
+        before = json.loads(manifest.read_text(encoding="utf-8"))
+        changed = [key for key, value in made_by.items() if before[key] != value]
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{manifest}: got {error!r}, expected the manifest of earlier predictions; choose another --out"
+        ) from None
+    if changed:
+        raise UserError(
+            f"{out}: got predictions made with other {', '.join(changed)}, expected the same for all; "
+            "pass --overwrite to replace them, or choose another --out"
+        )
 
 
 def chosen_device(name: str) -> torch.device:
@@ -287,7 +315,7 @@ def _same_preparation(models: Sequence[LoadedModel]) -> list[list[LoadedModel]]:
 
 
 def _copied_to(
-    target: Int[np.ndarray, "x y z classes"], volumes: Iterator[Float[np.ndarray, "x y z"]]
+    target: UInt8[np.ndarray, "x y z classes"], volumes: Iterator[Float[np.ndarray, "x y z"]]
 ) -> Iterator[Float[np.ndarray, "x y z"]]:
     for index, volume in enumerate(volumes):
         target[..., index] = np.rint(255 * volume.clip(0, 1))

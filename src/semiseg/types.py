@@ -44,9 +44,9 @@ class Batch:
     """
 
     image: Float[Tensor, "labelled c *spatial"]
-    label: Int[Tensor, labelled * spatial]
+    label: Int[Tensor, "labelled *spatial"]
     unlabelled: Float[Tensor, "unlabelled c *spatial"]
-    inside: Bool[Tensor, unlabelled * spatial]
+    inside: Bool[Tensor, "unlabelled *spatial"]
     """False on padding and outside the picture."""
     spacing_mm: tuple[float, ...]
     """Per spatial axis, in axis order."""

@@ -99,7 +99,7 @@ def normalise(
 
 
 def file_volumes(
-    parts: Sequence[tuple[Float[np.ndarray, "classes i j k"], NetworkSpace, float]],
+    parts: Sequence[tuple[Float[np.ndarray, "classes _ _ _"], NetworkSpace, float]],
 ) -> Iterator[Float[np.ndarray, "x y z"]]:
     """The probability of one class after another, in file order: a weighted sum of `parts`.
 

@@ -149,7 +149,7 @@ def forward_frozen(network: nn.Module, x: Float[Tensor, "b c *spatial"]) -> Floa
 def strengthen(
     image: Float[Tensor, "b c *spatial"],
     target: Float[Tensor, "b classes *spatial"],
-    valid: Bool[Tensor, b * spatial],
+    valid: Bool[Tensor, "b *spatial"],
     config: ConsistencyConfig,
     draws: Draws,
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -162,6 +162,6 @@ def strengthen(
     return image, target, valid
 
 
-def confident(target: Float[Tensor, "b classes *spatial"], threshold: float) -> Bool[Tensor, b * spatial]:
+def confident(target: Float[Tensor, "b classes *spatial"], threshold: float) -> Bool[Tensor, "b *spatial"]:
     """Voxels whose largest probability reaches the threshold."""
     return target.amax(1) >= threshold

@@ -36,11 +36,11 @@ class IntensityConfig(Settings):
 class Intensity:
     """One draw of intensity changes, the same for all channels of a sample. The neutral values change nothing."""
 
-    contrast: Float[Tensor, b]
-    brightness: Float[Tensor, b]
-    gamma: Float[Tensor, b]
-    noise: Float[Tensor, b]
-    blur: Float[Tensor, b]
+    contrast: Float[Tensor, " b"]
+    brightness: Float[Tensor, " b"]
+    gamma: Float[Tensor, " b"]
+    noise: Float[Tensor, " b"]
+    blur: Float[Tensor, " b"]
     noise_seed: int
 
     @classmethod
@@ -84,7 +84,7 @@ class Intensity:
         return x
 
 
-def _blur(x: Tensor, deviation: Float[Tensor, b]) -> Tensor:
+def _blur(x: Tensor, deviation: Float[Tensor, " b"]) -> Tensor:
     """Separable Gaussian smoothing, one deviation (in voxels) a sample; zero leaves a sample as it is."""
     batch, channels, *size = x.shape
     radius = max(1, math.ceil(3 * float(deviation.max())))

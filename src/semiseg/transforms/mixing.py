@@ -17,8 +17,8 @@ from torch import Tensor
 class Mix:
     """`share * x + (1 - share) * x[partner]`: mixup, MixMatch, ROAM."""
 
-    partner: Int[Tensor, b]
-    share: Float[Tensor, b]
+    partner: Int[Tensor, " b"]
+    share: Float[Tensor, " b"]
     """Between a half and one, so that a row keeps its own character."""
 
     @classmethod
@@ -30,11 +30,11 @@ class Mix:
         share = torch.from_numpy(np.maximum(drawn, 1 - drawn)).float().expand(batch)
         return cls(torch.randperm(batch, generator=generator), share)
 
-    def __call__(self, x: Float[Tensor, b * any]) -> Float[Tensor, b * any]:
+    def __call__(self, x: Float[Tensor, "b *any"]) -> Float[Tensor, "b *any"]:
         share = self.share.to(x).reshape(-1, *[1] * (x.ndim - 1))
         return share * x + (1 - share) * x[self.partner.to(x.device)]
 
-    def mask(self, m: Bool[Tensor, b * spatial]) -> Bool[Tensor, b * spatial]:
+    def mask(self, m: Bool[Tensor, "b *spatial"]) -> Bool[Tensor, "b *spatial"]:
         """A voxel is scored where both sources are valid."""
         return m & m[self.partner.to(m.device)]
 
@@ -43,8 +43,8 @@ class Mix:
 class Box:
     """A box of every sample is replaced by the same box of its partner: CutMix, BCP."""
 
-    partner: Int[Tensor, b]
-    where: Bool[Tensor, b * spatial]
+    partner: Int[Tensor, " b"]
+    where: Bool[Tensor, "b *spatial"]
     """True inside the pasted box, at the input's resolution."""
 
     @classmethod
@@ -75,7 +75,7 @@ class Box:
             where = F.interpolate(where[:, None].float(), size=x.shape[2:], mode="nearest-exact")[:, 0] > 0.5
         return torch.where(where[:, None], x[self.partner.to(x.device)], x)
 
-    def mask(self, m: Bool[Tensor, b * spatial]) -> Bool[Tensor, b * spatial]:
+    def mask(self, m: Bool[Tensor, "b *spatial"]) -> Bool[Tensor, "b *spatial"]:
         """A voxel is scored where the sample that it was taken from is valid."""
         return torch.where(self.where.to(m.device), m[self.partner.to(m.device)], m)
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from semiseg.settings import Settings
 from semiseg.types import IGNORE
 
-_EDGE = 1e-4  # a voxel centre on the border, a rounding error outside, still counts as inside
+_EDGE = 1e-5  # a voxel centre on the border, a rounding error of 32 bits outside, still counts as inside
 
 
 class WarpConfig(Settings):
@@ -70,17 +70,17 @@ class Warp:
         """Linear interpolation in 32-bit; zero outside."""
         return self._sample(x, "bilinear")
 
-    def labels(self, y: Int[Tensor, b * spatial]) -> Int[Tensor, b * spatial]:
+    def labels(self, y: Int[Tensor, "b *spatial"]) -> Int[Tensor, "b *spatial"]:
         """The nearest voxel's label; IGNORE outside."""
         moved = self._sample(y[:, None], "nearest")[:, 0].round().to(y.dtype)
         return torch.where(self.inside, moved, IGNORE)
 
-    def mask(self, m: Bool[Tensor, b * spatial]) -> Bool[Tensor, b * spatial]:
+    def mask(self, m: Bool[Tensor, "b *spatial"]) -> Bool[Tensor, "b *spatial"]:
         """The nearest voxel's value; false outside."""
         return (self._sample(m[:, None], "nearest")[:, 0] > 0.5) & self.inside
 
     @cached_property
-    def inside(self) -> Bool[Tensor, b * spatial]:
+    def inside(self) -> Bool[Tensor, "b *spatial"]:
         """Voxels whose value comes from inside the picture."""
         return (self.grid.abs() <= 1 + _EDGE).all(dim=-1)
 
