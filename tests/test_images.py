@@ -93,6 +93,14 @@ def test_truncated_files_are_named(tmp_path: Path, ending: str, keep: int) -> No
         read_image(path)
 
 
+def test_the_header_says_that_a_film_is_no_volume(tmp_path: Path) -> None:
+    path = write_nifti(tmp_path / "film.nii.gz", np.zeros((*SHAPE, 3), np.int16))
+    cut = tmp_path / "cut.nii"
+    cut.write_bytes(gzip.decompress(path.read_bytes())[:400])  # so no voxel can have been read
+    with pytest.raises(InputError, match=r"cut.nii: got 4-D \(5x6x7x3\), expected 3-D; store one volume a file"):
+        read_image(cut)
+
+
 def test_other_unusable_files(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"none.nii.gz: got no such file"):
         read_image(tmp_path / "none.nii.gz")

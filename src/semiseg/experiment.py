@@ -27,7 +27,7 @@ from semiseg.model import checkpoint_weights, save_model, start_from
 from semiseg.networks import build_network
 from semiseg.predict import chosen_device
 from semiseg.processes import default_workers
-from semiseg.progress import say
+from semiseg.progress import say, set_quiet
 from semiseg.run import RunFolder
 from semiseg.settings import WORD, Settings
 from semiseg.train import Cases, Progress, TrainingConfig, fit
@@ -154,11 +154,10 @@ def prepare_dataset(settings: RunSettings, workers: int | None = None) -> list[P
 
 
 def _announced(settings: RunSettings, workers: int, saved: Path | None = None) -> tuple[Dataset, Splits]:
-    """The divided dataset; the main process tells the user what was found."""
+    """The divided dataset; the user is told what was found."""
     dataset, splits, report = checked_splits(settings.data, workers, saved)
-    if is_main_process():
-        for line in (*report.lines(), *splits.notes):
-            say(line)
+    for line in (*report.lines(), *splits.notes):
+        say(line)
     return dataset, splits
 
 
@@ -179,6 +178,8 @@ def train_run(
     wanted = settings.resolved()
     adopt_slurm()
     main = is_main_process()
+    if not main:
+        set_quiet(True)  # one process speaks for all
     # the others may come here after the first one has begun the folder; if it refuses, the launcher ends them all
     if main and folder.config.exists():
         _refuse_other_settings(folder, wanted)
@@ -216,11 +217,10 @@ def train_run(
         unlabelled=prepared(splits.unlabelled) if method.wants_unlabelled else [],
         validation=prepared(splits.val),
     )
-    if main:
-        say(
-            f"{name}: {len(cases.labelled)} labelled + {len(cases.validation)} validation scans, "
-            f"{len(cases.unlabelled)} unlabelled; {plan.dims}-D, patch {plan.patch}, {settings.training.steps} steps"
-        )
+    say(
+        f"{name}: {len(cases.labelled)} labelled + {len(cases.validation)} validation scans, "
+        f"{len(cases.unlabelled)} unlabelled; {plan.dims}-D, patch {plan.patch}, {settings.training.steps} steps"
+    )
     progress = fit(
         method, plan, cases, settings.training, folder, seed=settings.seed, device=device,
         workers=loader_workers(device), resume=resume,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -78,23 +79,28 @@ def _read(path: Path, voxels: Callable[[Any], _Array]) -> Scan:
         raise BadFile(path, "no such file", "a NIfTI file", "restore it or leave the case out")
     if not path.name.endswith(ENDINGS):
         raise BadFile(path, f"ending {path.suffix!r}", "a .nii or .nii.gz file", "convert it to NIfTI")
-    try:
-        with np.errstate(over="ignore"):  # float64 beyond float32 becomes infinite, which `check` reports
-            image = nib.load(path)
-            array = voxels(image)
-    except _UNREADABLE as error:
-        found = f"an unreadable file ({type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''})"
-        raise BadFile(path, found, "a whole NIfTI file", "copy or export it again") from None
-    while array.ndim > 3 and array.shape[-1] == 1:
-        array = array[..., 0]
-    if array.ndim != 3 or 0 in array.shape:
-        size = "x".join(map(str, array.shape))
-        raise BadFile(path, f"{array.ndim}-D ({size})", "3-D", "store one volume a file")
+    with _reading(path):
+        image: Any = nib.load(path)
+        shape = tuple(map(int, image.shape))
+    while len(shape) > 3 and shape[-1] == 1:
+        shape = shape[:-1]
+    if len(shape) != 3 or 0 in shape:  # from the header: a film of a hundred volumes is not read to be refused
+        raise BadFile(path, f"{len(shape)}-D ({'x'.join(map(str, shape))})", "3-D", "store one volume a file")
+    with _reading(path), np.errstate(over="ignore"):  # beyond float32 it becomes infinite, which `check` reports
+        array = voxels(image).reshape(shape, order="F")
     affine = np.asarray(image.affine, dtype=np.float64)
     if not np.isfinite(affine).all() or np.linalg.matrix_rank(affine[:3, :3]) < 3:
         raise BadFile(path, "an affine without volume", "an invertible affine", "repair the header")
-    shape = (int(array.shape[0]), int(array.shape[1]), int(array.shape[2]))
     return Scan(array, Geometry(shape, affine), image.header)
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except _UNREADABLE as error:
+        found = f"an unreadable file ({type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''})"
+        raise BadFile(path, found, "a whole NIfTI file", "copy or export it again") from None
 
 
 def _integers(path: Path, array: _Array) -> _Array:
