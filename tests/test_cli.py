@@ -105,7 +105,8 @@ def test_help_takes_at_most_three_times_as_long_as_importing_typer():
         (["train", "DATA", "--out", "OUT", "--dims", "4"], 2, ["dims: got '4'", "'auto'"]),
         (["train", "DATA", "--out", "OUT", "--config", "no.yaml"], 2, ["--config no.yaml", "YAML file of settings"]),
         (["train", "DATA", "--out", "OUT", "--plan", "no.json"], 3, ["no.json", "make one with `semiseg plan`"]),
-        (["predict", "DATA", "--out", "OUT"], 2, ["got one path", "name both"]),
+        (["predict", "DATA", "--out", "OUT"], 2, ["got only DATA", "name both"]),
+        (["predict", "scan.nii.gz", "b.nii", "--out", "OUT"], 2, ["got only scan.nii.gz", "name both"]),
         (["predict", "DATA", "DATA", "--out", "OUT"], 3, ["got no model.json", "check the path"]),
         (["predict", "RUN", "nowhere", "--out", "OUT"], 3, ["nowhere: got no such file or folder"]),
         (["predict", "RUN", "DATA", "--out", "OUT", "--checkpoint", "first"], 2, ["'first'", "best, last"]),
@@ -124,7 +125,7 @@ def test_a_mistake_is_one_message_and_its_exit_code(study, run_folder, tmp_path,
     assert exit_code == code, err
     message = one_message(err)
     for part in parts:
-        assert part in message
+        assert part.replace("DATA", str(study)) in message
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
@@ -143,6 +144,7 @@ def test_a_device_that_is_not_there(study, run_folder, tmp_path, command):
         (["train", "somewhere"], "--out"),
         (["train", "somewhere", "--out", "run", "--steps", "many"], "--steps"),
         (["train", "somewhere", "--out", "run", "--labeled", "4"], "--labelled"),
+        (["check", "somewhere", "--workers", "0"], "--workers"),
         (["check"], "data"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
@@ -230,3 +232,9 @@ def test_numbers_are_accepted_where_words_are_expected(tmp_path):
     assert (values["data"]["labelled"], values["data"]["val"], values["dims"]) == ("4", "0.1", "2")
     assert values["method"]["layers"] == ["input", "1"]
     assert resolved("--method", "roam", "--set", "method.preset=2020")["method"]["mix_skips"] is False
+
+
+def test_a_slash_that_completion_adds_is_not_another_setting(tmp_path):
+    code, out, err = semiseg("train", f"{tmp_path}/", "--out", tmp_path / "run", "--dry-run")
+    assert code == 0, err
+    assert yaml.safe_load(out)["data"]["path"] == str(tmp_path)

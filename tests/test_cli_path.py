@@ -71,6 +71,41 @@ def test_plan_writes_a_plan_that_train_and_prepare_take(study, tmp_path):
     assert json.loads((tmp_path / "run" / "plan.json").read_text())["overlap"] == 0.25
 
 
+def test_an_edited_plan_is_not_replaced_unless_told(study, tmp_path):
+    plan = tmp_path / "plan.json"
+    words = ("plan", study, "--out", plan, "--quiet")
+    assert semiseg(*words)[0] == semiseg(*words)[0] == 0
+    plan.write_text(json.dumps({**json.loads(plan.read_text()), "overlap": 0.25}))
+    code, _, err = semiseg(*words)
+    assert code == 2
+    assert f"{plan}: got another plan, perhaps an edited one" in err
+    assert "pass --overwrite to replace it" in err
+    assert json.loads(plan.read_text())["overlap"] == 0.25
+    assert semiseg(*words, "--overwrite")[0] == 0
+    assert json.loads(plan.read_text())["overlap"] == 0.5
+
+
+def test_plan_accepts_what_train_accepts(study, tmp_path):
+    more = tmp_path / "more"
+    more.mkdir()
+    for path in (study / "images").iterdir():
+        (more / f"again_{path.name}").write_bytes(path.read_bytes())
+    words = ("plan", study, "--unlabelled", more, "--test", "1", "--out", tmp_path / "plan.json")
+    code, _, err = semiseg(*words)
+    assert code == 3
+    assert "or say --transductive" in err
+    code, _, err = semiseg(*words, "--transductive")
+    assert code == 0, err
+
+
+def test_files_to_segment_are_named_one_by_one(study, run_folder, tmp_path):
+    scans = [study / "images" / f"case{index}.nii.gz" for index in (0, 3)]
+    code, _, err = semiseg("predict", run_folder, run_folder / "model", *scans, "--out", tmp_path)
+    assert code == 0, err
+    assert sorted(path.name for path in tmp_path.glob("*.nii.gz")) == ["case0.nii.gz", "case3.nii.gz"]
+    assert len(json.loads((tmp_path / "manifest.json").read_text())["models"]) == 2
+
+
 def test_predictions_have_the_geometry_of_their_scans_file_by_file(study, run_folder, tmp_path):
     code, out, err = semiseg("predict", run_folder, study, "--out", tmp_path / "out", "--probabilities")
     assert code == 0, err

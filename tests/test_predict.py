@@ -199,6 +199,36 @@ def test_existing_files_are_skipped_unless_told(tmp_path):
     np.testing.assert_array_equal(np.asarray(nib.load(out / "second.nii.gz").dataobj), truth)
 
 
+def test_predictions_of_another_model_are_not_taken_for_those_of_this_one(tmp_path):
+    first, _ = write_case(tmp_path / "in", "first")
+    second, _ = write_case(tmp_path / "in", "second")
+    out = tmp_path / "out"
+    predict_cases([LoadedModel(Thresholds(), plain_plan(), "model")], [first], out, device="cpu")
+    before = (out / "manifest.json").read_bytes()
+    other = [LoadedModel(Thresholds(sharpness=100.0), plain_plan(), "model")]  # the same place, trained again
+    with pytest.raises(UserError, match=r"out: got predictions made with other weights, .* pass --overwrite"):
+        predict_cases(other, [first, second], out, device="cpu")
+    with pytest.raises(UserError, match=r"made with other weights, tta, keep_largest"):
+        predict_cases(other, [first], out, device="cpu", tta=True, keep_largest=True)
+    assert (out / "manifest.json").read_bytes() == before
+    assert not (out / "second.nii.gz").exists()
+    assert predict_cases(other, [first], out, device="cpu", overwrite=True).done == ("first",)
+    (out / "manifest.json").write_text("[]")
+    with pytest.raises(UserError, match=r"manifest\.json: got .*, expected the manifest of earlier predictions"):
+        predict_cases(other, [first], out, device="cpu")
+
+
+def test_a_full_disk_stops_at_once(tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    case, _ = write_case(tmp_path / "in")
+    monkeypatch.setattr(module, "write_like", full)
+    with pytest.raises(OSError, match="No space left"):
+        predict_cases([LoadedModel(Thresholds(), plain_plan(), "model")], [case], tmp_path / "out", device="cpu")
+    assert not (tmp_path / "out").exists()
+
+
 def test_bad_files_do_not_stop_the_others(tmp_path, capsys):
     good, _ = write_case(tmp_path / "in", "good")
     missing = Case("missing", (tmp_path / "in" / "missing.nii.gz",))

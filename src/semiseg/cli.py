@@ -40,7 +40,9 @@ Transductive = Annotated[bool | None, typer.Option("--transductive", help="Accep
 Strict = Annotated[bool | None, typer.Option("--strict", help="Stop at a broken case instead of leaving it out.")]
 Dims = Annotated[str | None, typer.Option(help="2, 3 or auto.")]
 MemoryGB = Annotated[float | None, typer.Option("--memory-gb", help="Budget for patch and batch size.")]
-Workers = Annotated[int | None, typer.Option(envvar="SEMISEG_WORKERS", help="Processes that read and prepare scans.")]
+Workers = Annotated[
+    int | None, typer.Option(min=1, envvar="SEMISEG_WORKERS", help="Processes that read and prepare scans.")
+]
 Device = Annotated[str, typer.Option(envvar="SEMISEG_DEVICE", help="auto, cpu, cuda, cuda:N or mps.")]
 Config = Annotated[Path | None, typer.Option(help="YAML file of settings.")]
 Set = Annotated[list[str] | None, typer.Option("--set", help="One setting, such as method.alpha=0.3. Repeatable.")]
@@ -82,19 +84,28 @@ def plan(
     test: Test = None,
     draw: Draw = None,
     split_seed: SplitSeed = None,
+    transductive: Transductive = None,
+    strict: Strict = None,
     dims: Dims = None,
     memory_gb: MemoryGB = None,
     workers: Workers = None,
     config: Config = None,
     set_: Set = None,
+    overwrite: Overwrite = False,
     quiet: Quiet = False,
 ) -> None:
     """Write plan.json: spacing, patch, 2-D or 3-D, network, normalisation. Edit it and give it to `train --plan`."""
+    from semiseg.data.plan import Plan
     from semiseg.experiment import plan_dataset
 
     set_quiet(quiet)
     settings = _settings(config, set_, data, locals())
     made = plan_dataset(settings, workers)
+    if out.exists() and not overwrite and Plan.load(out) != made:
+        raise UserError(
+            f"{out}: got another plan, perhaps an edited one, expected none; "
+            "pass --overwrite to replace it, or choose another --out"
+        )
     made.save(out)
     print(f"{out}: {made.dims}-D ({made.reason}), patch {made.patch}, batch {made.batch} + {made.unlabelled_batch}")
 
@@ -110,6 +121,8 @@ def prepare(
     test: Test = None,
     draw: Draw = None,
     split_seed: SplitSeed = None,
+    transductive: Transductive = None,
+    strict: Strict = None,
     dims: Dims = None,
     memory_gb: MemoryGB = None,
     workers: Workers = None,
@@ -171,7 +184,7 @@ def train(
 def predict(
     paths: Annotated[
         list[Path],
-        typer.Argument(help="One or more runs or models, then the scans.", metavar="RUN_OR_MODEL... INPUT"),
+        typer.Argument(help="Runs or models, then the scans: a folder, or files.", metavar="RUN_OR_MODEL... INPUT..."),
     ],
     out: Out,
     probabilities: Annotated[bool, typer.Option("--probabilities", help="Write CASE_prob.nii.gz too.")] = False,
@@ -192,10 +205,9 @@ def predict(
     from semiseg.segment import segment
 
     set_quiet(quiet)
-    if len(paths) < 2:
-        raise UserError("predict: got one path, expected at least one run or model and then the scans; name both")
+    models, scans = _models_and_scans(paths)
     made = segment(
-        paths[:-1], paths[-1], out, only=cases, checkpoint=_one_of(checkpoint, "--checkpoint", ("best", "last")),
+        models, scans, out, only=cases, checkpoint=_one_of(checkpoint, "--checkpoint", ("best", "last")),
         probabilities=probabilities, tta=tta, keep_largest=keep_largest, overwrite=overwrite, device=device,
     )  # fmt: skip
     if as_json:
@@ -239,6 +251,19 @@ def demo(
 
     set_quiet(quiet)
     run_demo(out, device=device, seed=seed)
+
+
+def _models_and_scans(paths: list[Path]) -> tuple[list[Path], list[Path]]:
+    """From the first scan file on, all are scans; without one, the last path is."""
+    from semiseg.data.images import ENDINGS
+
+    files = (index for index, path in enumerate(paths) if path.name.endswith(ENDINGS))
+    first = next(files, len(paths) - 1)
+    if first == 0:
+        raise UserError(
+            f"predict: got only {paths[0]}, expected at least one run or model and then the scans; name both"
+        )
+    return paths[:first], paths[first:]
 
 
 def _one_of(value: str | None, flag: str, choices: tuple[str, ...]) -> Any:
@@ -294,7 +319,7 @@ def _settings(config: Path | None, assignments: list[str] | None, data: str, fla
             given[key.strip()] = yaml.safe_load(value)
         except yaml.YAMLError:
             raise UserError(f"--set {key}: got {value!r}, expected a YAML value, such as 3, true or [1, 2]") from None
-    given["data.path"] = data
+    given["data.path"] = str(Path(data))  # without the slash that a shell's completion adds
     targets = {name: f"data.{name}" for name in _DATA_FLAGS}
     targets |= {"method": "method.name", "steps": "training.steps", "precision": "training.precision"}
     targets |= {name: name for name in ("seed", "dims", "memory_gb", "init")}

@@ -16,7 +16,7 @@ from semiseg.predict import Predictions, predict_cases
 
 def segment(
     models: Sequence[Path],
-    scans: Path,
+    scans: Sequence[Path],
     out: Path,
     *,
     only: Path | None = None,
@@ -27,13 +27,13 @@ def segment(
     overwrite: bool = False,
     device: str = "auto",
 ) -> Predictions:
-    """Segment a file, a folder of images or any dataset with one or more runs or models (averaged).
+    """Segment files, folders of images or datasets of any layout with one or more runs or models (averaged).
 
     only: a file of case names, one a line, or a run's splits.json, which means its test scans. checkpoint: of runs;
     default: their exported model. The rest as in `predict_cases`.
     """
     loaded = [load_model(path, checkpoint) for path in models]
-    cases = open_inputs([scans], len(loaded[0].plan.channels))
+    cases = open_inputs(scans, len(loaded[0].plan.channels))
     if only is not None:
         cases = _chosen(cases, only)
     return predict_cases(
