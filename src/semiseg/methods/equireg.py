@@ -2,11 +2,12 @@
 
 Semi-Supervised Medical Image Segmentation with Equivariance Regularization, master's thesis, Lund University, 2020;
 built on UDA (Xie et al., arXiv 1904.12848). With an average teacher, intensity changes, CutMix and a confidence
-threshold it becomes strong-weak consistency whose strong view is also geometric (FixMatch, UniMatch).
+threshold, which are on by default, it is strong-weak consistency whose strong view is also geometric (FixMatch,
+UniMatch).
 
-What differs from the author's code, unless `preset = "2020"`: probabilities are warped, not logits. Always: one warp
-object moves image, target and validity; interpolation is linear; voxels from outside the picture are left out; every
-sample gets a fresh weak view.
+What differs from the author's code, unless `preset = "2020"`: those four; probabilities are warped, not logits.
+Always: one warp object moves image, target and validity; interpolation is linear; voxels from outside the picture are
+left out; every sample gets a fresh weak view.
 """
 
 from __future__ import annotations
@@ -18,15 +19,19 @@ from pydantic import Field
 
 from semiseg import losses
 from semiseg.draws import Draws
-from semiseg.methods.method import ConsistencyConfig, Method, confident, forward_frozen, strengthen
+from semiseg.methods.method import (
+    PUBLISHED_WARP,
+    STRONG_INTENSITY,
+    ConsistencyConfig,
+    Method,
+    confident,
+    forward_frozen,
+    strengthen,
+)
+from semiseg.transforms.intensity import IntensityConfig
 from semiseg.transforms.mixing import sharpen
 from semiseg.transforms.warp import Warp, WarpConfig
 from semiseg.types import IGNORE, Batch, Objective
-
-# of a picture with sides of 224 pixels: 5 pixels r.m.s. displacement, smoothed with 24 pixels
-_PUBLISHED_WARP = WarpConfig(
-    rotate_deg=20, scale=(0.9, 1.1), shear_deg=11.3, shift=0.1, elastic=5 / 224, smooth=24 / 224
-)
 
 
 class EquiRegConfig(ConsistencyConfig):
@@ -35,22 +40,27 @@ class EquiRegConfig(ConsistencyConfig):
     presets: ClassVar = {
         "2020": {
             "ema": 0.0,
+            "intensity": IntensityConfig(),
+            "cutmix": 0.0,
+            "confidence": 0.0,
             "weight": 1.0,
             "ramp_start": 0.0,
             "ramp_end": 0.0,
-            "warp": _PUBLISHED_WARP,
+            "warp": PUBLISHED_WARP,
             "warp_logits": True,
             "on_labelled": False,
         }
     }
 
-    warp: WarpConfig = _PUBLISHED_WARP
+    warp: WarpConfig = PUBLISHED_WARP
     """The strong view's geometry, on top of the weak augmentation."""
     warp_logits: bool = False
     """Warp logits and take the softmax after, instead of warping probabilities."""
     on_labelled: bool = False
     """The consistency term on the labelled images too."""
-    weight: float = Field(default=1.0, ge=0)
+    intensity: IntensityConfig = STRONG_INTENSITY
+    cutmix: float = Field(default=0.5, ge=0, le=1)
+    confidence: float = Field(default=0.9, ge=0, lt=1)
 
 
 class EquiReg(Method):

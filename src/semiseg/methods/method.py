@@ -16,7 +16,16 @@ from semiseg.schedules import ramp
 from semiseg.settings import Settings
 from semiseg.transforms.intensity import Intensity, IntensityConfig
 from semiseg.transforms.mixing import Box
+from semiseg.transforms.warp import WarpConfig
 from semiseg.types import Batch, Objective
+
+PUBLISHED_WARP = WarpConfig(
+    rotate_deg=20, scale=(0.9, 1.1), shear_deg=11.3, shift=0.1, elastic=5 / 224, smooth=24 / 224
+)
+"""EquiReg's strong view: 5 pixels r.m.s. displacement, smoothed with 24 pixels, on pictures of 224 x 224."""
+
+STRONG_INTENSITY = IntensityConfig(probability=0.5, contrast=0.5, brightness=0.3, gamma=0.4, noise=0.2, blur=1.0)
+"""About twice the plan's weak intensity changes."""
 
 
 class MethodConfig(Settings):

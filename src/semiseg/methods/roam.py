@@ -5,7 +5,8 @@ arXiv 2003.09439. With `layers = ("input",)` it is MixMatch with one view (Berth
 
 What differs from the authors' code, unless `preset = "2020"`: skip connections around the mixed layer are mixed with
 the same draw (there, the decoder saw them unmixed while the target was mixed); the label guess comes from the
-average network in evaluation mode; every layer of the set can be drawn; weights are for sums over classes.
+average network in evaluation mode; unlabelled images and their guesses get EquiReg's warp before they are mixed;
+every layer of the set can be drawn; weights are for sums over classes.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from torch import nn
 from semiseg import losses
 from semiseg.draws import Draws
 from semiseg.errors import UserError
-from semiseg.methods.method import ConsistencyConfig, Method, confident, forward_frozen, strengthen
+from semiseg.methods.method import PUBLISHED_WARP, ConsistencyConfig, Method, confident, forward_frozen, strengthen
 from semiseg.transforms.hidden import edited
 from semiseg.transforms.mixing import Mix, sharpen
 from semiseg.transforms.warp import Warp, WarpConfig
@@ -41,6 +42,7 @@ class RoamConfig(ConsistencyConfig):
             "alpha": 0.75,
             "layers": ("input", "1", "last"),
             "mix_skips": False,
+            "warp": WarpConfig(probability=0),
             "dice": False,
         }
     }
@@ -54,7 +56,7 @@ class RoamConfig(ConsistencyConfig):
     """Draw one share a sample instead of one a batch."""
     mix_skips: bool = True
     """Mix every skip connection that leads around the mixed layer. False leaks the unmixed image to the decoder."""
-    warp: WarpConfig = WarpConfig(probability=0)
+    warp: WarpConfig = PUBLISHED_WARP
     """Geometry of the strong view of unlabelled images and their guesses, as in EquiReg. Probability 0: none."""
     dice: bool = True
     """Soft Dice beside cross-entropy on the labelled rows, as in the baseline."""
