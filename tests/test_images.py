@@ -93,6 +93,19 @@ def test_truncated_files_are_named(tmp_path: Path, ending: str, keep: int) -> No
         read_image(path)
 
 
+@pytest.mark.parametrize("damage", ["a byte in the middle", "the checksum at the end"])
+def test_damage_within_a_compressed_file_is_seen(tmp_path: Path, damage: str) -> None:
+    # not compressible, so that a changed byte changes voxels and nothing else that would be noticed
+    noise = np.random.default_rng(0).integers(0, 256, (40, 40, 40)).astype(np.uint8)
+    path = write_nifti(tmp_path / "damaged.nii.gz", noise)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2 if damage == "a byte in the middle" else -5] ^= 1
+    path.write_bytes(content)
+    for read in (read_image, read_label):
+        with pytest.raises(InputError, match=r"damaged.nii.gz: got an unreadable file .*expected a whole NIfTI file"):
+            read(path)
+
+
 def test_the_header_says_that_a_film_is_no_volume(tmp_path: Path) -> None:
     path = write_nifti(tmp_path / "film.nii.gz", np.zeros((*SHAPE, 3), np.int16))
     cut = tmp_path / "cut.nii"
