@@ -98,6 +98,19 @@ def test_a_share_of_labelled_patches_holds_foreground(cases):
     assert 10 < int((labels == 2).sum()) < 50
 
 
+def test_small_scans_lie_in_the_middle_of_the_padding_as_in_prediction(tmp_path):
+    small = case_of(tmp_path, "small", 1.0, shape=(4, 3, 5))
+    ((case, first), *_) = Batches([small], [], plan_of(3), seed=0).positions(0, "labelled")
+    assert (case.name, first) == ("small", (-1, -3, -2))  # of 2, 5 and 3 voxels of padding the larger half
+
+
+def test_patches_of_foreground_have_its_voxel_in_the_middle(tmp_path):
+    case = case_of(tmp_path, "large", 1.0, shape=(20, 30, 40))
+    np.save(case.foreground, np.array([[1, 9, 20, 15]], np.int32))
+    batches = Batches([case], [], plan_of(3, foreground_share=1.0), seed=0)
+    assert [first for _, first in batches.positions(0, "labelled")] == [(9 - 3, 20 - 4, 15 - 4)] * 2
+
+
 def test_without_unlabelled_scans_the_stream_is_empty(cases):
     batch = Batches(cases[0], [], plan_of(), seed=0)[0]
     assert batch.unlabelled.shape == (0, 1, 8, 8)
