@@ -170,6 +170,9 @@ def test_a_place_that_cannot_be_written_to(study, run_folder, tmp_path):
     code, _, err = semiseg("predict", run_folder, study / "images", "--out", tmp_path / "taken" / "out", "--quiet")
     assert code == 2
     assert "expected a place to write to; choose another --out" in one_message(err)
+    code, _, err = semiseg("predict", run_folder, study / "images", "--out", tmp_path / ("x" * 300), "--quiet")
+    assert code == 2
+    assert "File name too long" in one_message(err)
 
 
 def test_memory_that_runs_out_says_what_to_lower(study, tmp_path, monkeypatch):

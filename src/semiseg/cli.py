@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import sys
 from pathlib import Path
@@ -330,9 +329,6 @@ def _settings(config: Path | None, assignments: list[str] | None, data: str, fla
     return RunSettings.parse(read_settings(config, given), where="")
 
 
-_UNWRITABLE = (PermissionError, NotADirectoryError, IsADirectoryError, FileExistsError)
-
-
 def main() -> None:
     """Entry point: one clear message for a user's mistake, and the exit code that its kind has."""
     try:
@@ -342,7 +338,7 @@ def main() -> None:
         print(f"error: {str(error).removeprefix('error: ')}", file=sys.stderr)
         sys.exit(error.exit_code)
     except OSError as error:
-        if not isinstance(error, _UNWRITABLE) and error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+        if isinstance(error, FileNotFoundError) or error.errno is None:  # files of the user are looked for before
             raise
         print(
             f"error: {error.filename or 'output'}: got {error.strerror!r}, expected a place to write to; "

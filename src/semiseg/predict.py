@@ -177,8 +177,8 @@ def _refuse_other_predictions(out: Path, made_by: Mapping[str, Any]) -> None:
         return
     try:
         before = json.loads(manifest.read_text(encoding="utf-8"))
-        changed = [key for key, value in made_by.items() if before[key] != value]
-    except (ValueError, KeyError, TypeError) as error:
+        changed = [key for key, value in made_by.items() if before.get(key, value) != value]
+    except (ValueError, AttributeError) as error:
         raise UserError(
             f"{manifest}: got {error!r}, expected the manifest of earlier predictions; choose another --out"
         ) from None
