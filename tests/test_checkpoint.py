@@ -51,6 +51,11 @@ def test_the_last_two_are_kept_and_a_truncated_one_is_passed_over(tmp_path):
         run.last.write_bytes(whole[:cut])
         assert run.newest_checkpoint().facts["progress"]["step"] == 2
         run.last.write_bytes(whole)
+    run.last.write_bytes(b"")
+    run.drop_damaged_checkpoint()
+    run.rotate_checkpoint()  # and killed before the next one is written
+    assert run.newest_checkpoint().facts["progress"]["step"] == 2
+    save(run, 3)
     run.last.unlink()  # killed between the two renames
     assert run.newest_checkpoint().facts["progress"]["step"] == 2
 

@@ -71,6 +71,7 @@ def test_a_run_leaves_everything_it_promises(plain_cohort, tmp_path):
         run.environment,
         run.best,
         run.pictures / "step-000006.png",
+        run.progress,
     ):
         assert path.exists(), path
     split = json.loads(run.splits.read_text())[0]

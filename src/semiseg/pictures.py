@@ -1,7 +1,8 @@
-"""Pictures of a batch during training: image, label, prediction; unlabelled image and guess."""
+"""Pictures made during training: images with label, prediction and guess; the curves so far."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,29 @@ PALETTE = np.array(
     ],
     dtype=np.uint8,
 )
+
+
+def draw_progress(log: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Write a PNG of a run's log: every loss term, and the Dice of every class where there was a validation."""
+    from matplotlib.figure import Figure  # half a second that a method's import should not cost
+
+    train = [line for line in log if line["kind"] == "train"]
+    validation = [line for line in log if line["kind"] == "validation"]
+    figure = Figure(figsize=(9, 3.4), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    for name in sorted({name for line in train for name in line["terms"]}):
+        points = [(line["step"], line["terms"][name]) for line in train if name in line["terms"]]
+        left.plot(*zip(*points, strict=True), label=name, linewidth=1)
+    left.set(xlabel="step", ylabel="weighted loss term", ylim=(0, None))
+    for name in sorted({name for line in validation for name in line["dice"]}):
+        points = [(line["step"], line["dice"][name]) for line in validation if name in line["dice"]]
+        right.plot(*zip(*points, strict=True), label=name, linewidth=1, marker=".")
+    right.set(xlabel="step", ylabel="validation Dice", ylim=(0, 1))
+    for axes in (left, right):
+        if 0 < len(axes.lines) <= 12:  # 43 structures would hide the curves
+            axes.legend(fontsize="small")
+    with replacing(path) as temporary:
+        figure.savefig(temporary, dpi=100, format="png")
 
 
 @torch.no_grad()

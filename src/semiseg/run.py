@@ -30,6 +30,7 @@ class RunFolder:
         self.result = self.path / "result.json"
         self.model = self.path / "model"
         self.pictures = self.path / "pictures"
+        self.progress = self.path / "progress.png"
         self.last = self.path / "checkpoints" / "last.safetensors"
         self.previous = self.path / "checkpoints" / "previous.safetensors"
         self.best = self.path / "checkpoints" / "best.safetensors"
@@ -86,6 +87,14 @@ class RunFolder:
         """Keep the last checkpoint as the previous one; a kill at any moment leaves at least one of them whole."""
         if self.last.exists():
             self.last.replace(self.previous)
+
+    def drop_damaged_checkpoint(self) -> None:
+        """If only the previous checkpoint is whole, make it the last one: the next rotation must not lose it."""
+        if self.last.exists():
+            try:
+                read_checkpoint(self.last)
+            except InputError:
+                self.previous.replace(self.last)
 
     def newest_checkpoint(self) -> Checkpoint | None:
         """The last checkpoint, else the previous one; None if there is none. A damaged one is passed over."""

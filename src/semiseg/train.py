@@ -25,7 +25,7 @@ from semiseg.data.prepare import PreparedCase
 from semiseg.draws import Draws
 from semiseg.errors import Diverged, Preempted, UserError
 from semiseg.methods.method import Method
-from semiseg.pictures import draw_pictures
+from semiseg.pictures import draw_pictures, draw_progress
 from semiseg.predict import chosen_device, predict_probabilities
 from semiseg.progress import track
 from semiseg.run import RunFolder
@@ -120,9 +120,12 @@ def fit(
         method.load_state_dict(checkpoint.part("method"))
         restore_optimiser(optimiser, checkpoint.part("optimiser"))
         progress = Progress(**checkpoint.facts["progress"])
+    accelerator.wait_for_everyone()  # all have read the checkpoint
     main = accelerator.is_main_process
     if main:
         folder.cut_log(progress.step)
+        if checkpoint is not None:
+            folder.drop_damaged_checkpoint()
     trained, prepared_optimiser = accelerator.prepare(method, optimiser)
 
     batches = Batches(cases.labelled, cases.unlabelled if method.wants_unlabelled else (), plan, seed)
@@ -314,6 +317,7 @@ def _record(
             progress.best_dice, progress.best_step = progress.last_dice, progress.step
             tensors = {f"predictor.{name}": tensor for name, tensor in method.predictor.state_dict().items()}
             write_checkpoint(folder.best, tensors, {"step": progress.step, "dice": progress.last_dice})
+    draw_progress(folder.read_log(), folder.progress)
     picture = draw_pictures(method.predictor, batch, folder.pictures / f"step-{progress.step:06d}.png")
     if mirror:
         mirror.picture(picture, progress.step)
