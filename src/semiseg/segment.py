@@ -33,7 +33,9 @@ def segment(
     default: their exported model. The rest as in `predict_cases`.
     """
     loaded = [load_model(path, checkpoint) for path in models]
-    cases = open_inputs(scans, len(loaded[0].plan.channels))
+    plan = loaded[0].plan
+    # several channels can only be told apart by their suffixes, whatever layout the model was trained from
+    cases = open_inputs(scans, len(plan.channels), plan.channel_suffix if len(plan.channels) == 1 else None)
     if only is not None:
         cases = _chosen(cases, only)
     return predict_cases(

@@ -80,6 +80,7 @@ def make_plan(
     Labels are read of labelled and validation cases only. Raises InputError for unreadable files, cases with
     different numbers of channels, labels without foreground, and what `plan_from` raises.
     """
+    overrides = {"channel_suffix": dataset.channel_suffix, **(overrides or {})}
     return plan_from(measure(dataset, splits, workers), dims=dims, memory_gb=memory_gb, overrides=overrides)
 
 

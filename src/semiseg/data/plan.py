@@ -91,6 +91,8 @@ class Plan(Settings):
     """Name to value in the label files. The order is the network's; the first is the background."""
     ignore: int | None = None
     """Value in the label files that means 'not annotated'."""
+    channel_suffix: bool = False
+    """Image files of the dataset end in _0000, _0001, ...: in prediction too, that is no part of a case's name."""
     slice_axis: Literal[0, 1, 2] | None = None
     spacing_mm: tuple[_Length | None, _Length | None, _Length | None]
     """Target spacing per RAS axis; None keeps the scan's own (across slices)."""
