@@ -210,7 +210,9 @@ def test_a_short_run_learns_a_simple_shape(name, dims):
 def test_warm_up_confidence_and_supervised_variant_gate_the_unlabelled_term(name):
     waiting = method_of(name, 2, ramp_start=0.5, ramp_end=0.6)
     assert float(waiting(batch_of(2), Draws(0, 0), 0.4).terms["consistency"].detach()) == 0
-    assert float(waiting(batch_of(2), Draws(0, 0), 0.7).terms["consistency"].detach()) > 0
+    started = waiting(batch_of(2), Draws(0, 0), 0.7)
+    assert float(started.terms["consistency"].detach()) > 0
+    assert started.watch["weight"] == waiting.config.weight
     doubting = method_of(name, 2, confidence=0.999)
     for network in {doubting.network, doubting.predictor}:
         torch.nn.init.zeros_(network.head.weight)  # each class a third

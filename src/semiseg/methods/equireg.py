@@ -94,10 +94,12 @@ class EquiReg(Method):
         divergence = losses.kl(target, self.network(view))  # against f(T(u))
         # voxels that are not certain count as zero, so few certain ones do not weigh more
         term = losses.masked_mean(torch.where(certain, divergence, 0), valid)
-        terms["consistency"] = config.weight_at(progress) * term
+        weight = config.weight_at(progress)
+        terms["consistency"] = weight * term
         return Objective(
             terms,
             {
+                "weight": weight,
                 "guess foreground": float((logits.argmax(1) > 0).float().mean()),
                 "confident": float((certain & valid).sum() / valid.sum().clamp(min=1)),
             },

@@ -87,7 +87,9 @@ class Roam(Method):
 
     def objective(self, batch: Batch, draws: Draws, progress: float) -> Objective:
         config, labelled = self.config, len(batch.image)
-        image, valid, watch = batch.image, batch.label != IGNORE, {}
+        image, valid = batch.image, batch.label != IGNORE
+        weight = config.weight_at(progress)
+        watch = {"weight": weight}
         if len(batch.unlabelled):
             guess = forward_frozen(self.predictor, batch.unlabelled).softmax(1)
             watch["guess foreground"] = float((guess.argmax(1) > 0).float().mean())
@@ -120,7 +122,7 @@ class Roam(Method):
             rows = slice(labelled, None)
             # voxels that are not certain count as zero, so few certain ones do not weigh more
             error = torch.where(certain[rows], losses.squared_error(target[rows], logits[rows]), 0)
-            terms["consistency"] = config.weight_at(progress) * losses.masked_mean(error, valid[rows])
+            terms["consistency"] = weight * losses.masked_mean(error, valid[rows])
         return Objective(terms, watch)
 
 
