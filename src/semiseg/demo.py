@@ -22,7 +22,6 @@ METHODS = ("supervised", "roam", "equireg")
 LABELLED, VALIDATION = 3, 2
 PLAN: dict[str, Any] = {"network": {"widths": (16, 32, 64, 128)}, "batch": 4, "unlabelled_batch": 4}
 """A small network and batch: three methods have to be trained within minutes on two processor cores."""
-LR = 0.01  # in so few steps the default of 2e-3 does not find the fluid, half a percent of the voxels
 
 
 def run_demo(
@@ -72,7 +71,7 @@ def _run_method(out: Path, data: Path, name: str, cases: Sequence[Case], steps: 
     settings = RunSettings(
         data=DataConfig(path=str(data), labelled=str(LABELLED), val=str(VALIDATION)),
         method={"name": name},
-        training=TrainingConfig(steps=steps, lr=LR),
+        training=TrainingConfig(steps=steps),
         plan=PLAN,
         dims="2",
         seed=seed,
