@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -83,7 +84,7 @@ class ConsistencyConfig(MethodConfig):
         return self.weight * ramp(progress, self.ramp_start, self.ramp_end)
 
 
-class Method(nn.Module):
+class Method(nn.Module, ABC):
     """Owns every network it trains or averages, so state_dict() is the checkpoint.
 
     Knows no files, optimisers or devices. A method of your own: subclass, name a `Config`, write `objective`.
@@ -110,9 +111,9 @@ class Method(nn.Module):
         """False: the loop loads no unlabelled images."""
         return False
 
+    @abstractmethod
     def objective(self, batch: Batch, draws: Draws, progress: float) -> Objective:
         """One step's loss terms. Randomness comes from `draws` alone; `progress` goes from 0 to 1."""
-        raise NotImplementedError
 
     def forward(self, batch: Batch, draws: Draws, progress: float) -> Objective:
         # distributed training synchronises gradients through forward only
