@@ -233,7 +233,8 @@ def command(data, out, *more):
     ]
     flags = [part for text in sets for part in ("--set", text)]
     return [
-        *("semiseg", "train", str(data), "--out", str(out), "--labelled", "2", "--method", "equireg", "--dims", "2"),
+        *(sys.executable, "-m", "semiseg.cli", "train", str(data), "--out", str(out), "--labelled", "2"),
+        *("--method", "equireg", "--dims", "2"),
         *("--precision", "32", "--device", "cpu", "--workers", "1", *flags, *more),
     ]  # fmt: skip
 
@@ -301,7 +302,7 @@ def launch(kind, count, data, out, *more):
             "--master-port",
             "29517",
         ]
-        subprocess.run([*start, "-m", "semiseg.cli", *line[1:]], check=True, env=environment())
+        subprocess.run([*start, *line[1:]], check=True, env=environment())
         return
     processes = []
     for rank in range(count):
