@@ -15,13 +15,15 @@ import os
 import shlex
 import statistics
 import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}
+BESIDE = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # this environment's `semiseg`
+ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1", "PATH": BESIDE}
 
 
 def main() -> None:
