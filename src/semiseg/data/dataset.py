@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -35,6 +35,10 @@ class Dataset:
     """Names such as 'MRI' or 'CT', in channel order; empty if the dataset does not say."""
     classes: dict[str, int] | None = None
     """Name to value in the label files, background first; None if the dataset does not say."""
+    relabel: dict[int, int] = field(default_factory=dict)
+    """Further values in the label files, and the value of `classes` that each stands for."""
+    regions: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    """Name to the values of `classes` that it unites."""
     ignore: int | None = None
     """Label value that means 'not annotated'."""
     channel_suffix: bool = False

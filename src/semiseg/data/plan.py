@@ -16,20 +16,25 @@ from semiseg.settings import Settings
 from semiseg.transforms.intensity import IntensityConfig
 from semiseg.transforms.warp import WarpConfig
 
+_WHOLE = ("classes", "relabel", "regions")
 _Length = Annotated[float, Field(gt=0)]
 
 
 class Normalisation(Settings):
     """How one channel's intensities become network input, in 32-bit."""
 
-    scheme: Literal["zscore", "window"] = "zscore"
+    scheme: Literal["zscore", "window", "equalise"] = "zscore"
     """zscore: clip to the scan's own 0.5 and 99.5 percentiles, subtract its mean, divide by its deviation
     (over non-zero voxels where the scan was cropped to them). window: clip to [low, high], then (x - mean) /
-    deviation; the same numbers for all scans, for CT."""
+    deviation; the same numbers for all scans, for CT. equalise: the rank of each non-zero voxel among them, in
+    (0, 1]; zeros stay 0."""
     low: float = 0.0
     high: float = 1.0
     mean: float = 0.0
     deviation: float = 1.0
+    eight_bit: bool = False
+    """With `window`: a scan whose values all lie in 0 to 255 (or 0 to 1) is taken as windowed already, 0 for `low`
+    and 255 (or 1) for `high`."""
 
 
 class NetworkPlan(Settings):
@@ -91,6 +96,12 @@ class Plan(Settings):
     """Name to value in the label files. The order is the network's; the first is the background."""
     ignore: int | None = None
     """Value in the label files that means 'not annotated'."""
+    relabel: dict[int, int] = Field(default_factory=dict)
+    """Further values in the label files, and the value of `classes` that each stands for."""
+    regions: dict[str, tuple[int, ...]] = Field(default_factory=dict)
+    """Name to the values of `classes` that it unites, such as whole tumour: (1, 2, 4)."""
+    train_on: Literal["classes", "regions"] = "classes"
+    """What the supervised loss compares: every class, or every region, whose probability is its classes' sum."""
     channel_suffix: bool = False
     """Image files of the dataset end in _0000, _0001, ...: in prediction too, that is no part of a case's name."""
     slice_axis: Literal[0, 1, 2] | None = None
@@ -98,6 +109,14 @@ class Plan(Settings):
     """Target spacing per RAS axis; None keeps the scan's own (across slices)."""
     crop_nonzero: bool = False
     """Crop each scan to the box of voxels that are not zero in any channel before anything else."""
+    crop_box: tuple[tuple[int, int] | None, tuple[int, int] | None, tuple[int, int] | None] = (None, None, None)
+    """Per RAS axis, the voxels of the scan to keep (first, one past the last), instead of what `crop_nonzero` finds."""
+    bias_correction: bool = False
+    """N4 of each channel, inside its non-zero voxels or, where there are none that are zero, inside the head."""
+    resize: tuple[int | None, int | None, int | None] = (None, None, None)
+    """Per RAS axis, the voxels that every scan is resampled to, whatever its spacing; None goes by `spacing_mm`."""
+    mask_zeros: bool = False
+    """Voxels that are 0 in every channel are no part of the picture: terms on unlabelled scans leave them out."""
     normalisation: tuple[Normalisation, ...]
     """One per channel."""
     patch: tuple[int, ...]
@@ -178,10 +197,10 @@ class Plan(Settings):
 
 
 def merged(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """`changes` on top of a plan's `values`, group by group; `classes` is one value, not a group to add to."""
+    """`changes` on top of a plan's `values`, group by group; `classes`, `relabel` and `regions` are replaced whole."""
     result = dict(values)
     for key, value in changes.items():
-        deeper = isinstance(value, Mapping) and isinstance(result.get(key), Mapping) and key != "classes"
+        deeper = isinstance(value, Mapping) and isinstance(result.get(key), Mapping) and key not in _WHOLE
         result[key] = merged(result[key], value) if deeper else value
     return result
 
