@@ -123,7 +123,7 @@ def predict_cases(
     `out`; OutOfMemory if memory runs out; OSError where `out` cannot be written to.
     """
     start = time.monotonic()
-    plan = _common_plan(models)
+    plan = common_plan(models)
     target = chosen_device(device)
     for model in models:
         model.network.to(target)
@@ -132,7 +132,7 @@ def predict_cases(
     there = [not overwrite and all(file.exists() for file in files) for files in zip(*written, strict=True)]
     skipped = tuple(case.name for case, is_there in zip(cases, there, strict=True) if is_there)
     wanted = [case for case, is_there in zip(cases, there, strict=True) if not is_there]
-    made_by = {"weights": [_weights_hash(model) for model in models], "tta": tta, "keep_largest": keep_largest}
+    made_by = {"weights": [weights_hash(model) for model in models], "tta": tta, "keep_largest": keep_largest}
     if skipped:
         _refuse_other_predictions(out, made_by)
     done: list[str] = []
@@ -150,7 +150,7 @@ def predict_cases(
                 "classes; use --device cpu or fewer models, or lower batch and patch in the plan"
             ) from None
     _write_tables(out, plan.classes)
-    _write_failures(out, failed)
+    write_failures(out, failed)
     outputs = [file for files in written for file in files if file.exists()]
     write_manifest(
         out,
@@ -166,7 +166,8 @@ def predict_cases(
     return Predictions(tuple(done), skipped, failed)
 
 
-def _weights_hash(model: LoadedModel) -> str:
+def weights_hash(model: LoadedModel) -> str:
+    """128 bits that tell one set of weights from another, as 32 hexadecimal digits."""
     return hashlib.blake2b(save(model.network.state_dict()), digest_size=16).hexdigest()
 
 
@@ -259,7 +260,8 @@ def _warped(warp: Warp, items: Float[Tensor, "n c *spatial"]) -> Float[Tensor, "
     return torch.cat([warp(item[None]) for item in items])
 
 
-def _common_plan(models: Sequence[LoadedModel]) -> Plan:
+def common_plan(models: Sequence[LoadedModel]) -> Plan:
+    """The first model's plan. Raises UserError if another model has other classes or another number of channels."""
     first, *others = models
     for other in others:
         for what in ("classes", "channels"):
@@ -285,7 +287,7 @@ def _predict_case(
     classes = models[0].plan.classes
     channels, scan = read_channels(case, models[0].plan)
     parts: list[tuple[Any, NetworkSpace, float]] = []
-    for group in _same_preparation(models):
+    for group in same_preparation(models):
         image, space = to_network_space(channels, scan.geometry, group[0].plan)
         total = predict_probabilities(group[0].network, image, group[0].plan, device, tta=tta)
         for model in group[1:]:
@@ -305,7 +307,7 @@ def _predict_case(
     write_like(_label_file(out, case), np.array(list(classes.values()))[index], scan)
 
 
-def _same_preparation(models: Sequence[LoadedModel]) -> list[list[LoadedModel]]:
+def same_preparation(models: Sequence[LoadedModel]) -> list[list[LoadedModel]]:
     """Models that see the same prepared image, together: replicates differ in their weights alone."""
     groups: dict[str, list[LoadedModel]] = {}
     for model in models:
@@ -365,7 +367,8 @@ def _colour(order: int) -> tuple[int, int, int]:
     return (round(255 * red), round(255 * green), round(255 * blue))
 
 
-def _write_failures(out: Path, failed: Mapping[str, str]) -> None:
+def write_failures(out: Path, failed: Mapping[str, str]) -> None:
+    """Write failed.csv (case, error), or remove that of an earlier time where nothing failed."""
     path = out / "failed.csv"
     if not failed:
         path.unlink(missing_ok=True)

@@ -11,7 +11,7 @@ from semiseg.data.dataset import Case
 from semiseg.data.layouts import open_inputs
 from semiseg.errors import InputError
 from semiseg.model import load_model
-from semiseg.predict import Predictions, predict_cases
+from semiseg.predict import LoadedModel, Predictions, predict_cases
 
 
 def segment(
@@ -32,16 +32,22 @@ def segment(
     only: a file of case names, one a line, or a run's splits.json, which means its test scans. checkpoint: of runs;
     default: their exported model. The rest as in `predict_cases`.
     """
-    loaded = [load_model(path, checkpoint) for path in models]
-    plan = loaded[0].plan
-    # several channels can only be told apart by their suffixes, whatever layout the model was trained from
-    cases = open_inputs(scans, len(plan.channels), plan.channel_suffix if len(plan.channels) == 1 else None)
-    if only is not None:
-        cases = _chosen(cases, only)
+    loaded, cases = models_and_cases(models, scans, only, checkpoint)
     return predict_cases(
         loaded, cases, out, probabilities=probabilities, tta=tta, keep_largest=keep_largest,
         overwrite=overwrite, device=device,
     )  # fmt: skip
+
+
+def models_and_cases(
+    models: Sequence[Path], scans: Sequence[Path], only: Path | None, checkpoint: Literal["best", "last"] | None = None
+) -> tuple[list[LoadedModel], list[Case]]:
+    """The models, and the cases that the scans are for them. Arguments as in `segment`."""
+    loaded = [load_model(path, checkpoint) for path in models]
+    plan = loaded[0].plan
+    # several channels can only be told apart by their suffixes, whatever layout the model was trained from
+    cases = open_inputs(scans, len(plan.channels), plan.channel_suffix if len(plan.channels) == 1 else None)
+    return loaded, cases if only is None else _chosen(cases, only)
 
 
 def _chosen(cases: Sequence[Case], only: Path) -> list[Case]:
