@@ -43,6 +43,7 @@ Workers = Annotated[
     int | None, typer.Option(min=1, envvar="SEMISEG_WORKERS", help="Processes that read and prepare scans.")
 ]
 Device = Annotated[str, typer.Option(envvar="SEMISEG_DEVICE", help="auto, cpu, cuda, cuda:N or mps.")]
+Recipe = Annotated[str | None, typer.Option(help="A published experiment's settings, such as malc-roam-semi.")]
 Config = Annotated[Path | None, typer.Option(help="YAML file of settings.")]
 Set = Annotated[list[str] | None, typer.Option("--set", help="One setting, such as method.alpha=0.3. Repeatable.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable result on standard output.")]
@@ -88,6 +89,7 @@ def plan(
     dims: Dims = None,
     memory_gb: MemoryGB = None,
     workers: Workers = None,
+    recipe: Recipe = None,
     config: Config = None,
     set_: Set = None,
     overwrite: Overwrite = False,
@@ -125,6 +127,7 @@ def prepare(
     dims: Dims = None,
     memory_gb: MemoryGB = None,
     workers: Workers = None,
+    recipe: Recipe = None,
     config: Config = None,
     set_: Set = None,
     quiet: Quiet = False,
@@ -161,22 +164,29 @@ def train(
     memory_gb: MemoryGB = None,
     device: Device = "auto",
     workers: Workers = None,
+    recipe: Recipe = None,
     config: Config = None,
     set_: Set = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the resolved settings and stop.")] = False,
+    score: Annotated[bool | None, typer.Option("--score", help="Then segment and score the test scans.")] = None,
     quiet: Quiet = False,
 ) -> None:
     """Check, plan, prepare and train in one go. The model ends in OUT/model."""
     import yaml
 
     from semiseg.experiment import train_run
+    from semiseg.recipes import load_recipe
+    from semiseg.score import score_run
 
     set_quiet(quiet)
     settings = _settings(config, set_, data, locals())
     if dry_run:
-        print(yaml.safe_dump(settings.resolved(), sort_keys=False), end="")
+        about = load_recipe(settings.recipe).text() if settings.recipe else ""
+        print(about + yaml.safe_dump(settings.resolved(), sort_keys=False), end="")
         return
     train_run(settings, out, resume=resume, device=device, workers=workers)
+    if settings.score:
+        print(_score_table(score_run(settings, out, device=device, workers=workers).summary))
 
 
 @app.command()
@@ -321,7 +331,7 @@ def _settings(config: Path | None, assignments: list[str] | None, data: str, fla
     given["data.path"] = str(Path(data))  # without the slash that a shell's completion adds
     targets = {name: f"data.{name}" for name in _DATA_FLAGS}
     targets |= {"method": "method.name", "steps": "training.steps", "precision": "training.precision"}
-    targets |= {name: name for name in ("seed", "dims", "memory_gb", "init")}
+    targets |= {name: name for name in ("recipe", "seed", "dims", "memory_gb", "init", "score")}
     targets["plan"] = "plan_file"
     for flag, key in targets.items():
         if flags.get(flag) is not None:

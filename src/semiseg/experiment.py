@@ -14,7 +14,7 @@ from semiseg.data.check import CheckReport, check_dataset
 from semiseg.data.dataset import Dataset
 from semiseg.data.fingerprint import make_plan
 from semiseg.data.layouts import open_dataset
-from semiseg.data.plan import Plan, merged
+from semiseg.data.plan import Plan, for_every_channel, merged
 from semiseg.data.planning import Dims
 from semiseg.data.prepare import PreparedCase, prepare_cases
 from semiseg.data.splits import Splits, make_splits
@@ -28,6 +28,7 @@ from semiseg.networks import build_network
 from semiseg.predict import chosen_device
 from semiseg.processes import default_workers
 from semiseg.progress import say, set_quiet
+from semiseg.recipes import load_recipe
 from semiseg.run import RunFolder
 from semiseg.settings import WORD, Settings
 from semiseg.train import Cases, Progress, TrainingConfig, fit
@@ -49,11 +50,15 @@ class DataConfig(Settings):
     """Accept unlabelled scans that are also test scans; the result says so."""
     strict: bool = False
     """Stop at a broken case instead of leaving it out."""
+    declared_splits: bool = False
+    """Where the dataset itself says which scans are for validation or test, `val` or `test` draws no more of them."""
 
 
 class RunSettings(Settings):
     """Everything that decides the weights a run ends with. Saved whole as `config.yaml`."""
 
+    recipe: str | None = None
+    """The published experiment that these settings began as (`semiseg.recipes`)."""
     data: DataConfig
     method: dict[str, Any] = Field(default_factory=lambda: {"name": "supervised"})
     """`name`, and that method's settings (`semiseg.methods`)."""
@@ -69,6 +74,8 @@ class RunSettings(Settings):
     """Initialisation, order and augmentation."""
     init: str | None = None
     """A run or model to take the first weights from."""
+    score: bool = False
+    """Segment and score the test scans at the end: `predictions` and `scores` in the run folder."""
 
     def resolved(self) -> dict[str, Any]:
         """Plain values, the method's defaults and presets written out."""
@@ -86,7 +93,10 @@ def _method_of(settings: RunSettings) -> tuple[str, dict[str, Any]]:
 
 
 def read_settings(config: Path | None, assignments: Mapping[str, Any]) -> dict[str, Any]:
-    """The values of a YAML file, then `dotted.key: value` assignments on top."""
+    """The values of a recipe, if one is named; a YAML file's on top; then `dotted.key: value` assignments.
+
+    A recipe's method settings are dropped where another method is named, its plan where a plan file is.
+    """
     values: dict[str, Any] = {}
     if config is not None:
         try:
@@ -98,6 +108,8 @@ def read_settings(config: Path | None, assignments: Mapping[str, Any]) -> dict[s
             raise UserError(f"--config {config}: expected `key: value` lines")
         if isinstance(values.get("method"), str):
             values["method"] = {"name": values["method"]}
+    if recipe := assignments.get("recipe", values.get("recipe")):
+        values = _on_recipe(load_recipe(str(recipe)).settings, values, assignments)
     for key, value in assignments.items():
         *path, last = ("method.name" if key == "method" else key).split(".")
         at = values
@@ -107,6 +119,15 @@ def read_settings(config: Path | None, assignments: Mapping[str, Any]) -> dict[s
                 raise UserError(f"--set {key}: {part!r} is a value, not a group of settings")
         at[last] = value
     return values
+
+
+def _on_recipe(recipe: Mapping[str, Any], values: Mapping[str, Any], assignments: Mapping[str, Any]) -> dict[str, Any]:
+    name = assignments.get("method.name") or assignments.get("method") or values.get("method", {}).get("name")
+    if name not in (None, recipe["method"]["name"]):
+        recipe = {**recipe, "method": {}}
+    if "plan_file" in assignments or values.get("plan_file"):
+        recipe = {**recipe, "plan": {}}  # a file is a whole plan, made for these scans
+    return merged(recipe, values)
 
 
 def checked_splits(data: DataConfig, workers: int, saved: Path | None = None) -> tuple[Dataset, Splits, CheckReport]:
@@ -127,11 +148,13 @@ def checked_splits(data: DataConfig, workers: int, saved: Path | None = None) ->
     if saved is not None:
         splits = Splits.load(saved, dataset)
         return dataset, splits, checked(splits)
+    usable = checked(None).usable
+    declared = {case.split for case in usable} if data.declared_splits else set()
     splits = make_splits(
-        checked(None).usable,
+        usable,
         labelled=data.labelled,
-        val=data.val,
-        test=data.test,
+        val=None if "val" in declared else data.val,
+        test=None if "test" in declared else data.test,
         split_seed=data.split_seed,
         draw=data.draw,
         base=dataset.root,
@@ -255,7 +278,8 @@ def _finish(folder: RunFolder, plan: Plan, settings: RunSettings, cases: Cases, 
 def _plan_of(settings: RunSettings, dataset: Dataset, splits: Splits, workers: int) -> Plan:
     if settings.plan_file:
         plan = Plan.load(Path(settings.plan_file))
-        return Plan.checked(merged(plan.model_dump(mode="json"), settings.plan), where="plan")
+        changes = for_every_channel(settings.plan, len(plan.channels))
+        return Plan.checked(merged(plan.model_dump(mode="json"), changes), where="plan")
     return make_plan(
         dataset,
         splits,

@@ -205,6 +205,12 @@ def merged(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, A
     return result
 
 
+def for_every_channel(changes: Mapping[str, Any], channels: int) -> dict[str, Any]:
+    """`normalisation` may be given once: then every channel gets it."""
+    once = isinstance(changes.get("normalisation"), Mapping)
+    return {**changes, "normalisation": [changes["normalisation"]] * channels} if once else dict(changes)
+
+
 def _require(good: bool, key: str, value: Any, expected: str) -> None:
     if not good:
         raise UserError(f"{key}: got {value!r}, expected {expected}; correct the plan")

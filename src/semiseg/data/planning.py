@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from jaxtyping import Float
 
-from semiseg.data.plan import NetworkPlan, Plan, merged
+from semiseg.data.plan import NetworkPlan, Plan, for_every_channel, merged
 from semiseg.errors import UserError
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def plan_from(
     """
     if dims not in ("auto", "2", "3"):
         raise UserError(f"dims: got {dims!r}, expected auto, 2 or 3; choose one of them")
-    given = dict(overrides or {})
+    given = for_every_channel(overrides or {}, len(fingerprint.channels))
     asked = _validated(fingerprint, given)
     memory_gb = asked.get("memory_gb", memory_gb)
     crop = asked.get("crop_nonzero", fingerprint.crop_nonzero)

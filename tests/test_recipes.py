@@ -1,0 +1,66 @@
+"""Every recipe is complete, resolves, and can be asked for by name; `test_recipe_runs.py` trains them."""
+
+import pytest
+
+from semiseg.errors import UserError
+from semiseg.experiment import RunSettings, read_settings
+from semiseg.recipes import load_recipe, recipe_names
+
+NAMES = [
+    *("brats19-equireg", "brats19-supervised", "covid-roam-semi", "covid-roam-supervised"),
+    *("malc-roam-semi", "malc-roam-supervised"),
+]
+
+
+def test_all_published_experiments_are_there():
+    assert recipe_names() == NAMES
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_recipe_says_where_it_comes_from_and_resolves(name):
+    text = load_recipe(name).text()
+    for word in ("source:", "data:", "run time:", "published:", "differs:"):
+        assert f"# {word}" in text
+    settings = RunSettings.parse(read_settings(None, {"recipe": name, "data.path": "scans"}), where="")
+    resolved = settings.resolved()
+    assert resolved["recipe"] == name
+    assert settings.score
+    assert resolved["method"]["preset"] == "2020"
+
+
+def test_flags_win_over_the_file_and_the_file_over_the_recipe(tmp_path):
+    config = tmp_path / "mine.yaml"
+    config.write_text("training: {steps: 7, lr: 0.5}\nplan: {batch: 1}\n")
+    values = read_settings(config, {"recipe": "malc-roam-semi", "data.path": "x", "training.steps": 5})
+    assert values["training"]["steps"] == 5
+    assert values["training"]["lr"] == 0.5
+    assert values["training"]["weight_decay"] == 0.02
+    assert values["plan"]["batch"] == 1
+    assert values["plan"]["patch"] == [256, 256]
+
+
+def test_another_method_takes_the_training_and_not_the_method_settings():
+    values = read_settings(None, {"recipe": "malc-roam-semi", "method.name": "supervised", "data.path": "x"})
+    assert values["method"] == {"name": "supervised"}
+    assert values["training"]["steps"] == 30000
+    RunSettings.parse(values, where="").resolved()
+
+
+def test_a_plan_file_is_not_changed_by_the_recipe():
+    values = read_settings(None, {"recipe": "malc-roam-semi", "plan_file": "plan.json", "data.path": "x"})
+    assert values["plan"] == {}
+
+
+def test_an_unknown_recipe_suggests_the_nearest():
+    with pytest.raises(
+        UserError, match=r"--recipe: got 'malc-roam-sem', expected one of .*; did you mean 'malc-roam-semi'"
+    ):
+        load_recipe("malc-roam-sem")
+
+
+def test_the_ct_window_is_the_published_one():
+    rule = load_recipe("covid-roam-semi").settings["plan"]["normalisation"]
+    level, width = -504.4, 2204.3
+    assert rule["low"] == pytest.approx(level - width / 2)
+    assert rule["high"] == pytest.approx(level + width / 2)
+    assert (0.0, 1.0) == pytest.approx([(x - rule["mean"]) / rule["deviation"] for x in (rule["low"], rule["high"])])
