@@ -10,11 +10,14 @@ from torch import Tensor
 from semiseg.types import IGNORE
 
 
-def supervised(logits: Float[Tensor, "b classes *spatial"], label: Int[Tensor, "b *spatial"]) -> Float[Tensor, ""]:
-    """Cross-entropy plus soft Dice over the annotated voxels."""
+def supervised(
+    logits: Float[Tensor, "b classes *spatial"], label: Int[Tensor, "b *spatial"], dice: bool = True
+) -> Float[Tensor, ""]:
+    """Cross-entropy plus soft Dice (unless told) over the annotated voxels."""
     valid = label != IGNORE
     target = one_hot(label, logits.shape[1])
-    return masked_mean(cross_entropy(target, logits), valid) + soft_dice(target, logits, valid)
+    loss = masked_mean(cross_entropy(target, logits), valid)
+    return loss + soft_dice(target, logits, valid) if dice else loss
 
 
 def one_hot(label: Int[Tensor, "b *spatial"], classes: int) -> Float[Tensor, "b classes *spatial"]:

@@ -15,13 +15,25 @@ def ramp(progress: float, start: float, end: float) -> float:
 
 
 def learning_rate(progress: float, shape: str, warm_up: float) -> float:
-    """Factor on the learning rate: a straight line up during `warm_up`, then down to 0 as `shape` says.
+    """Factor on the learning rate: a straight line up during `warm_up`, then down as `shape` says.
 
-    constant; poly: (1 - p)^0.9 (nnU-Net); cosine: (1 + cos(pi p)) / 2.
+    constant; poly: (1 - p)^0.9 (nnU-Net); cosine: (1 + cos(pi p)) / 2; exponential: 0.01^p, so to 1 %.
     """
     if progress < warm_up:
         return progress / warm_up
     after = (progress - warm_up) / (1 - warm_up) if warm_up < 1 else 1.0
     if shape == "poly":
         return float((1 - after) ** 0.9)
+    if shape == "exponential":
+        return float(0.01**after)
     return (1 + math.cos(math.pi * after)) / 2 if shape == "cosine" else 1.0
+
+
+def annealing_threshold(progress: float, shape: str, classes: int) -> float:
+    """Probability of the right class above which a labelled voxel is left out: from 1 / classes up to 1.
+
+    a (1 - 1/K) + 1/K with a = p (linear), 1 - exp(-5 p) (log) or exp(5 (p - 1)) (exp): training-signal annealing,
+    UDA (arXiv 1904.12848), section 2.2.
+    """
+    share = {"linear": progress, "log": 1 - math.exp(-5 * progress), "exp": math.exp(5 * (progress - 1))}[shape]
+    return share * (1 - 1 / classes) + 1 / classes

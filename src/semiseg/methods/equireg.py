@@ -5,17 +5,20 @@ built on UDA (Xie et al., arXiv 1904.12848). With an average teacher, intensity 
 threshold, which are on by default, it is strong-weak consistency whose strong view is also geometric (FixMatch,
 UniMatch).
 
-What differs from the author's code, unless `preset = "2020"`: those four; probabilities are warped, not logits.
+What differs from the author's code, unless `preset = "2020"`: those four; soft Dice beside cross-entropy; every part
+of the warp for every image, without mirrors; probabilities are warped, not logits.
 Always: one warp object moves image, target and validity; interpolation is linear; voxels from outside the picture are
 left out; every sample gets a fresh weak view.
 """
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
+from jaxtyping import Float, Int
 from pydantic import Field
+from torch import Tensor
 
 from semiseg import losses
 from semiseg.draws import Draws
@@ -28,6 +31,7 @@ from semiseg.methods.method import (
     forward_frozen,
     strengthen,
 )
+from semiseg.schedules import annealing_threshold
 from semiseg.transforms.intensity import IntensityConfig
 from semiseg.transforms.mixing import sharpen
 from semiseg.transforms.warp import Warp, WarpConfig
@@ -46,9 +50,12 @@ class EquiRegConfig(ConsistencyConfig):
             "weight": 1.0,
             "ramp_start": 0.0,
             "ramp_end": 0.0,
-            "warp": PUBLISHED_WARP,
+            "temperature": 1.0,
+            "warp": PUBLISHED_WARP.model_copy(update={"flip": (0, 1), "at_least": 3}),
             "warp_logits": True,
             "on_labelled": False,
+            "dice": False,
+            "annealing": "none",
         }
     }
 
@@ -58,6 +65,11 @@ class EquiRegConfig(ConsistencyConfig):
     """Warp logits and take the softmax after, instead of warping probabilities."""
     on_labelled: bool = False
     """The consistency term on the labelled images too."""
+    dice: bool = True
+    """Soft Dice beside cross-entropy on the labelled images, as in the baseline."""
+    annealing: Literal["none", "linear", "log", "exp"] = "none"
+    """Leave labelled voxels whose probability of the right class exceeds a threshold out of the supervised loss, Dice
+    included; the threshold rises over the run from 1 / classes to 1 (training-signal annealing, UDA section 2.2)."""
     intensity: IntensityConfig = STRONG_INTENSITY
     cutmix: float = Field(default=0.5, ge=0, le=1)
     confidence: float = Field(default=0.9, ge=0, lt=1)
@@ -75,13 +87,19 @@ class EquiReg(Method):
 
     def objective(self, batch: Batch, draws: Draws, progress: float) -> Objective:
         config = self.config
-        terms = {"supervised": losses.supervised(self.network(batch.image), batch.label)}
+        label, watch = batch.label, {}
+        prediction = self.network(batch.image)
+        if config.annealing != "none":
+            threshold = annealing_threshold(progress, config.annealing, prediction.shape[1])
+            label = without_learned(label, prediction, threshold)
+            watch["labels kept"] = float((label != IGNORE).sum() / (batch.label != IGNORE).sum().clamp(min=1))
+        terms = {"supervised": losses.supervised(prediction, label, dice=config.dice)}
         u, inside = batch.unlabelled, batch.inside
         if config.on_labelled:
             u = torch.cat([batch.image, u])
             inside = torch.cat([batch.label != IGNORE, inside])
         if not len(u):
-            return Objective(terms)
+            return Objective(terms, watch)
 
         warp = Warp.draw(u.shape, config.warp, batch.spacing_mm, draws.of("strong warp"), u.device)
         logits = forward_frozen(self.predictor, u)
@@ -96,11 +114,15 @@ class EquiReg(Method):
         term = losses.masked_mean(torch.where(certain, divergence, 0), valid)
         weight = config.weight_at(progress)
         terms["consistency"] = weight * term
-        return Objective(
-            terms,
-            {
-                "weight": weight,
-                "guess foreground": float((logits.argmax(1) > 0).float().mean()),
-                "confident": float((certain & valid).sum() / valid.sum().clamp(min=1)),
-            },
-        )
+        watch["weight"] = weight
+        watch["guess foreground"] = float((logits.argmax(1) > 0).float().mean())
+        watch["confident"] = float((certain & valid).sum() / valid.sum().clamp(min=1))
+        return Objective(terms, watch)
+
+
+def without_learned(
+    label: Int[Tensor, "b *spatial"], logits: Float[Tensor, "b classes *spatial"], threshold: float
+) -> Int[Tensor, "b *spatial"]:
+    """The label, IGNORE where the probability of the right class exceeds the threshold."""
+    right = (losses.one_hot(label, logits.shape[1]) * logits.detach().float().softmax(1)).sum(1)
+    return torch.where(right > threshold, IGNORE, label)

@@ -1,7 +1,7 @@
 """ROAM: random hidden-layer mixup of labelled and unlabelled images.
 
 Bdair, Wiestler, Navab, Albarqouni: ROAM: Random Layer Mixup for Semi-Supervised Learning in Medical Imaging,
-arXiv 2003.09439. With `layers = ("input",)` it is MixMatch with one view (Berthelot et al., arXiv 1905.02249).
+arXiv 2003.09439. With `layers = ("input",)` it is MixMatch (Berthelot et al., arXiv 1905.02249): `preset = "mixmatch"`.
 
 What differs from the authors' code, unless `preset = "2020"`: skip connections around the mixed layer are mixed with
 the same draw (there, the decoder saw them unmixed while the target was mixed); the label guess comes from the
@@ -14,14 +14,16 @@ from __future__ import annotations
 from typing import ClassVar
 
 import torch
-from pydantic import Field
-from torch import nn
+from jaxtyping import Float
+from pydantic import Field, model_validator
+from torch import Tensor, nn
 
 from semiseg import losses
 from semiseg.draws import Draws
 from semiseg.errors import UserError
 from semiseg.methods.method import PUBLISHED_WARP, ConsistencyConfig, Method, confident, forward_frozen, strengthen
 from semiseg.transforms.hidden import edited
+from semiseg.transforms.intensity import Intensity, IntensityConfig
 from semiseg.transforms.mixing import Mix, sharpen
 from semiseg.transforms.warp import Warp, WarpConfig
 from semiseg.types import IGNORE, Batch, Objective
@@ -44,7 +46,22 @@ class RoamConfig(ConsistencyConfig):
             "mix_skips": False,
             "warp": WarpConfig(probability=0),
             "dice": False,
-        }
+        },
+        # the published settings for 10 classes: 75 on a mean over classes is 75/10 on a sum
+        "mixmatch": {
+            "ema": 0.0,
+            "weight": 75 / 10,
+            "ramp_start": 0.0,
+            "ramp_end": 1.0,
+            "temperature": 0.5,
+            "alpha": 0.75,
+            "layers": ("input",),
+            "per_sample": True,
+            "mix_skips": False,  # there is none around the input: for networks that do not name theirs
+            "views": 2,
+            "warp": WarpConfig(probability=0),
+            "dice": False,
+        },
     }
 
     layers: tuple[str, ...] = Field(default=("input", "1", "last"), min_length=1)
@@ -60,9 +77,21 @@ class RoamConfig(ConsistencyConfig):
     """Geometry of the strong view of unlabelled images and their guesses, as in EquiReg. Probability 0: none."""
     dice: bool = True
     """Soft Dice beside cross-entropy on the labelled rows, as in the baseline."""
+    views: int = Field(default=1, ge=1)
+    """The guess is the mean over so many views of an image: as it is, and with its intensities changed (MixMatch)."""
+    view_intensity: IntensityConfig = IntensityConfig(
+        probability=0.5, contrast=0.3, brightness=0.2, gamma=0.3, noise=0.15, blur=0.8
+    )
+    """Changes of the views after the first. Not geometric, so that all views agree on what lies where."""
     temperature: float = Field(default=0.5, gt=0)
     weight: float = Field(default=2.0, ge=0)
     ramp_end: float = Field(default=1.0, ge=0, le=1)
+
+    @model_validator(mode="after")
+    def _views_differ(self) -> RoamConfig:
+        if self.views > 1 and self.view_intensity.probability == 0:
+            raise ValueError(f"views {self.views}: expected view_intensity.probability above 0, or views 1")
+        return self
 
 
 class Roam(Method):
@@ -91,7 +120,7 @@ class Roam(Method):
         weight = config.weight_at(progress)
         watch = {"weight": weight}
         if len(batch.unlabelled):
-            guess = forward_frozen(self.predictor, batch.unlabelled).softmax(1)
+            guess = self.guess(batch.unlabelled, draws)
             watch["guess foreground"] = float((guess.argmax(1) > 0).float().mean())
             guess = sharpen(guess, config.temperature)
             u, inside = batch.unlabelled, batch.inside
@@ -124,6 +153,14 @@ class Roam(Method):
             error = torch.where(certain[rows], losses.squared_error(target[rows], logits[rows]), 0)
             terms["consistency"] = weight * losses.masked_mean(error, valid[rows])
         return Objective(terms, watch)
+
+    def guess(self, u: Float[Tensor, "b c *spatial"], draws: Draws) -> Float[Tensor, "b classes *spatial"]:
+        """The predictor's probabilities, held constant: their mean over the views (MixMatch, eq. 6)."""
+        total = forward_frozen(self.predictor, u).softmax(1)
+        for number in range(2, self.config.views + 1):
+            changed = Intensity.draw(u.shape, self.config.view_intensity, draws.of(f"view {number}"))
+            total = total + forward_frozen(self.predictor, changed(u)).softmax(1)
+        return total / self.config.views
 
 
 def layer_named(network: nn.Module, name: str) -> str:

@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float, Int
 from pydantic import Field
 from torch import Tensor
 
+from semiseg.errors import UserError
 from semiseg.settings import Settings
 from semiseg.types import IGNORE
 
@@ -40,6 +41,11 @@ class WarpConfig(Settings):
     """Standard deviation of the elastic field's smoothing, as a share of the shortest side."""
     flip: tuple[int, ...] = ()
     """Spatial axes that are mirrored in half of the samples. Left-right pairs of classes are NOT swapped."""
+    at_least: int = Field(default=0, ge=0)
+    """0: a sample gets every part. Else a number of parts drawn evenly from this to all of those that are switched on
+    (mirroring each axis of `flip`, rotation, scale, shear, shift along each axis, elastic), chosen evenly; a mirror
+    that is chosen is always applied. As in EquiReg (SomeOf of imgaug), but for the fixed order in which the parts are
+    composed."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,7 +106,8 @@ def _draw_grid(
     batch, size = shape[0], tuple(shape[2:])
     ndim = len(size)
     half_mm = torch.tensor([max(n - 1, 1) / 2 * s for n, s in zip(size, spacing_mm, strict=True)])
-    matrix, shift = _draw_affine(batch, half_mm, config, generator)
+    chosen = _choose_parts(batch, ndim, config, generator) if config.at_least else {}
+    matrix, shift = _draw_affine(batch, half_mm, config, chosen, generator)
     # from millimetres around the centre to the grid's -1 to 1, on both sides
     matrix = matrix * half_mm / half_mm[:, None]
     axes = [torch.linspace(-1, 1, n, device=device) if n > 1 else torch.zeros(1, device=device) for n in size]
@@ -108,28 +115,65 @@ def _draw_grid(
     grid = centres @ matrix.to(device).mT + shift.to(device)[:, None]
     grid = grid.reshape(batch, *size, ndim)
     if config.elastic > 0:
-        grid = grid + _draw_elastic(batch, half_mm, size, config, generator, device)
+        grid = grid + _draw_elastic(batch, half_mm, size, config, chosen, generator, device)
     return grid
 
 
+def _parts(config: WarpConfig, ndim: int) -> list[str]:
+    """The parts of a warp that the configuration switches on."""
+    whole = {
+        "rotate": config.rotate_deg > 0,
+        "scale": config.scale != (1.0, 1.0),
+        "shear": config.shear_deg > 0,
+        "elastic": config.elastic > 0,
+    }
+    shifts = [f"shift {axis}" for axis in range(ndim) if config.shift > 0]
+    return [name for name, on in whole.items() if on] + shifts + [f"mirror {axis}" for axis in config.flip]
+
+
+def _choose_parts(
+    batch: int, ndim: int, config: WarpConfig, generator: torch.Generator
+) -> dict[str, Float[Tensor, " b"]]:
+    """1 or 0 a sample: whether it gets this part. Raises UserError if too few parts are switched on."""
+    parts = _parts(config, ndim)
+    if config.at_least > len(parts):
+        raise UserError(
+            f"warp.at_least: got {config.at_least}, expected at most {len(parts)}, the parts that are switched on "
+            f"({', '.join(parts) or 'none'}); lower it or switch on more"
+        )
+    count = torch.randint(config.at_least, len(parts) + 1, (batch, 1), generator=generator)
+    place = torch.rand(batch, len(parts), generator=generator).argsort(1).argsort(1)  # of each part in a random order
+    warped = torch.rand(batch, 1, generator=generator) < config.probability
+    return dict(zip(parts, ((place < count) & warped).float().unbind(1), strict=True))
+
+
 def _draw_affine(
-    batch: int, half_mm: Tensor, config: WarpConfig, generator: torch.Generator
+    batch: int, half_mm: Tensor, config: WarpConfig, chosen: dict[str, Tensor], generator: torch.Generator
 ) -> tuple[Float[Tensor, "b n n"], Float[Tensor, "b n"]]:
-    """Output position to source position, in millimetres around the centre; the shift in units of the half side."""
+    """Output position to source position, in millimetres around the centre; the shift in units of the half side.
+
+    chosen: which sample gets which part; empty where parts are not chosen.
+    """
     ndim = len(half_mm)
 
     def uniform(*size: int) -> Tensor:
         return torch.rand(size, generator=generator) * 2 - 1
 
-    applied = (torch.rand(batch, generator=generator) < config.probability).float()
-    angles = uniform(batch, 1 if ndim == 2 else 3) * math.radians(config.rotate_deg) * applied[:, None]
+    every = (torch.rand(batch, generator=generator) < config.probability).float()
+
+    def applied(part: str) -> Tensor:
+        return chosen.get(part, every)  # a part that is not switched on has no size, chosen or not
+
+    angles = uniform(batch, 1 if ndim == 2 else 3) * math.radians(config.rotate_deg) * applied("rotate")[:, None]
     low, high = math.log(config.scale[0]), math.log(config.scale[1])
     logarithm = low + (high - low) * torch.rand(batch, generator=generator)
-    shears = torch.tan(uniform(batch, ndim) * math.radians(config.shear_deg)) * applied[:, None]
-    shift = uniform(batch, ndim) * 2 * config.shift * applied[:, None]
+    shears = torch.tan(uniform(batch, ndim) * math.radians(config.shear_deg)) * applied("shear")[:, None]
+    shift = uniform(batch, ndim) * 2 * config.shift
+    shift = shift * torch.stack([applied(f"shift {axis}") for axis in range(ndim)], dim=1)
     signs = torch.ones(batch, ndim)
     for axis in config.flip:
-        signs[:, axis] = (torch.rand(batch, generator=generator) < 0.5).float() * -2 + 1
+        half = (torch.rand(batch, generator=generator) < 0.5).float()
+        signs[:, axis] = chosen.get(f"mirror {axis}", half) * -2 + 1
 
     matrix = torch.diag_embed(signs)
     planes = [(0, 1)] if ndim == 2 else [(1, 2), (0, 2), (0, 1)]
@@ -141,7 +185,7 @@ def _draw_affine(
     slant = torch.eye(ndim).repeat(batch, 1, 1)
     for axis in range(ndim):
         slant[:, axis, (axis + 1) % ndim] = shears[:, axis]
-    matrix = slant @ matrix / (logarithm * applied).exp()[:, None, None]
+    matrix = slant @ matrix / (logarithm * applied("scale")).exp()[:, None, None]
     return matrix, shift
 
 
@@ -150,6 +194,7 @@ def _draw_elastic(
     half_mm: Tensor,
     size: tuple[int, ...],
     config: WarpConfig,
+    chosen: dict[str, Tensor],
     generator: torch.Generator,
     device: torch.device | str,
 ) -> Float[Tensor, "b *spatial n"]:
@@ -160,7 +205,8 @@ def _draw_elastic(
     pitch_mm = config.smooth * shortest_mm * math.sqrt(3)
     bases = [_spline_basis(n, 2 * float(half) / pitch_mm) for n, half in zip(size, half_mm, strict=True)]
     noise = torch.randn((batch, ndim, *(basis.shape[1] for basis in bases)), generator=generator)
-    applied = (torch.rand(batch, generator=generator) < config.probability).float()
+    every = (torch.rand(batch, generator=generator) < config.probability).float()
+    applied = chosen.get("elastic", every)
     deviation = math.prod(float((basis**2).sum(1).mean()) for basis in bases) ** 0.5
     field = noise.to(device)
     for basis in bases:  # contracts the first lattice axis and appends the voxel axis: in order after all of them
