@@ -1,28 +1,56 @@
-"""Scan files (.nii, .nii.gz) to arrays with their geometry, and back without losing the header."""
+"""Scan files (NIfTI, PNG, JPEG, HDF5) to arrays with their geometry, and back without losing the header.
+
+A file without a geometry of its own is taken to lie as these files are usually shown:
+
+- a picture is one slice, (width, height, 1), of 1 mm, seen as radiologists look at it: columns run towards the
+  patient's left, rows from anterior to posterior;
+- HDF5 holds coronal slices (slices, height, width) of 1 mm: slices run from posterior to anterior, rows from superior
+  to inferior, columns towards the patient's left.
+"""
 
 from __future__ import annotations
 
 import gzip
+import io
+import struct
+import warnings
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import nibabel as nib
 import numpy as np
 from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError
+from PIL import Image
 
-from semiseg.errors import InputError
+from semiseg.errors import InputError, MissingExtra
 from semiseg.files import replacing
 from semiseg.types import Geometry
 
-ENDINGS = (".nii.gz", ".nii")
+_FORMATS = {
+    **dict.fromkeys((".nii.gz", ".nii"), "NIfTI"),
+    **dict.fromkeys((".jpg", ".jpeg"), "JPEG"),
+    ".png": "PNG",
+    **dict.fromkeys((".h5", ".hdf5"), "HDF5"),
+}
+ENDINGS = tuple(_FORMATS)
 """File endings that can be read."""
 
+PICTURE_AFFINE = np.diag([-1.0, -1.0, 1.0, 1.0])
+"""Of a picture: axis 0 (columns) towards the patient's left, axis 1 (rows) towards posterior, 1 mm."""
+HDF5_AFFINE = np.array([[0, 0, -1.0, 0], [1.0, 0, 0, 0], [0, -1.0, 0, 0], [0, 0, 0, 1.0]])
+"""Of coronal slices x height x width: towards anterior, inferior, the patient's left, 1 mm."""
+_DATASETS = {"image": "data", "label": "label"}
+"""Names within an HDF5 file, those of QuickNAT."""
+_DEFLATE = 1100
+"""How many times smaller compression can make a dataset: no more than this is there to be read."""
+
 _Array = np.ndarray[Any, np.dtype[Any]]
+_Role = Literal["image", "label"]
 _UNREADABLE = (
     ImageFileError,
     HeaderDataError,
@@ -30,7 +58,13 @@ _UNREADABLE = (
     EOFError,
     ValueError,
     TypeError,
+    KeyError,
+    RuntimeError,
+    SyntaxError,  # Pillow's word for a damaged PNG
+    struct.error,
     zlib.error,
+    Image.DecompressionBombError,
+    Image.DecompressionBombWarning,
 )
 
 
@@ -44,67 +78,158 @@ class BadFile(InputError):
 
 @dataclass(frozen=True, eq=False)
 class Scan:
-    """A three-dimensional array in file order, where it lies in space, and the header it came with."""
+    """A three-dimensional array in file order, where it lies in space, and the header it came with.
+
+    The header of a file that is not NIfTI is a new one.
+    """
 
     array: _Array
     geometry: Geometry
     header: nib.Nifti1Header
 
 
+def scan_ending(path: Path) -> str:
+    """Which of ENDINGS a name has, whatever its case; empty for another."""
+    name = Path(path).name.lower()
+    return next((ending for ending in ENDINGS if name.endswith(ending)), "")
+
+
 def case_name(path: Path) -> str:
-    """File name without .nii or .nii.gz."""
+    """File name without the ending of a scan file."""
     name = Path(path).name
-    return next((name.removesuffix(ending) for ending in ENDINGS if name.endswith(ending)), name)
+    return name[: len(name) - len(scan_ending(path))]
+
+
+def is_picture(path: Path) -> bool:
+    """Whether a file is a PNG or JPEG, which says nothing about where it lies."""
+    return _FORMATS.get(scan_ending(path)) in ("PNG", "JPEG")
 
 
 def read_image(path: Path) -> Scan:
-    """Intensities as float32 with slope and intercept applied; trailing axes of size 1 are dropped.
+    """Intensities as float32; of NIfTI with slope and intercept applied and trailing axes of size 1 dropped.
 
-    NaN and infinity are passed on. Raises BadFile (an InputError) if the file is missing, damaged or not 3-D.
+    A picture in colours becomes grey (luma; transparency is passed over). Of HDF5, the dataset `data`. NaN and
+    infinity are passed on. Raises BadFile (an InputError) if the file is missing, damaged or not 3-D, MissingExtra
+    for HDF5 without h5py.
     """
-    return _read(path, lambda image: image.get_fdata(dtype=np.float32, caching="unchanged"))
+    return _read(path, "image")
 
 
 def read_label(path: Path) -> Scan:
     """Label values as int32; floating-point files are accepted if every value is integral.
 
-    Raises BadFile (an InputError) as `read_image` does, and for values that are not whole numbers.
+    Of a PNG, the palette indices or grey values as stored; of HDF5, the dataset `label`. Raises BadFile (an
+    InputError) as `read_image` does, for values that are not whole numbers, for colours and for JPEG.
     """
-    scan = _read(path, lambda image: np.asanyarray(image.dataobj))
+    scan = _read(path, "label")
     return Scan(_integers(path, scan.array), scan.geometry, scan.header)
 
 
-def _read(path: Path, voxels: Callable[[Any], _Array]) -> Scan:
+def _read(path: Path, role: _Role) -> Scan:
     path = Path(path)
+    kind = _FORMATS.get(scan_ending(path))
     if not path.is_file():
-        raise BadFile(path, "no such file", "a NIfTI file", "restore it or leave the case out")
-    if not path.name.endswith(ENDINGS):
-        raise BadFile(path, f"ending {path.suffix!r}", "a .nii or .nii.gz file", "convert it to NIfTI")
+        raise BadFile(path, "no such file", f"a {kind or 'scan'} file", "restore it or leave the case out")
+    if kind is None:
+        raise BadFile(path, f"ending {path.suffix!r}", f"one of {', '.join(ENDINGS)}", "convert it to NIfTI")
+    if kind == "NIfTI":
+        return _read_nifti(path, role)
+    if kind == "HDF5":
+        return _without_geometry(_read_hdf5(path, role), HDF5_AFFINE)
+    return _without_geometry(_read_picture(path, role), PICTURE_AFFINE)
+
+
+def _read_nifti(path: Path, role: _Role) -> Scan:
     with _reading(path):
         image: Any = nib.load(path)
         shape = tuple(map(int, image.shape))
     while len(shape) > 3 and shape[-1] == 1:
         shape = shape[:-1]
     if len(shape) != 3 or 0 in shape:  # from the header: a film of a hundred volumes is not read to be refused
-        raise BadFile(path, f"{len(shape)}-D ({'x'.join(map(str, shape))})", "3-D", "store one volume a file")
+        raise _not_a_volume(path, shape)
     with _reading(path), np.errstate(over="ignore"):  # beyond float32 it becomes infinite, which `check` reports
-        if path.name.endswith(".gz"):  # to its end, where the checksum is: nibabel stops after the last voxel
+        if path.name.lower().endswith(".gz"):  # to its end, where the checksum is: nibabel stops after the last voxel
             with gzip.open(path) as stream:
                 image = type(image).from_bytes(stream.read())
-        array = voxels(image).reshape(shape, order="F")
+        is_image = role == "image"
+        voxels = image.get_fdata(dtype=np.float32, caching="unchanged") if is_image else np.asanyarray(image.dataobj)
+        array = voxels.reshape(shape, order="F")
     affine = np.asarray(image.affine, dtype=np.float64)
     if not np.isfinite(affine).all() or np.linalg.matrix_rank(affine[:3, :3]) < 3:
         raise BadFile(path, "an affine without volume", "an invertible affine", "repair the header")
     return Scan(array, Geometry(shape, affine), image.header)
 
 
+def _read_picture(path: Path, role: _Role) -> _Array:
+    if role == "label" and _FORMATS[scan_ending(path)] == "JPEG":
+        raise BadFile(path, "a JPEG, whose compression changes values", "a PNG", "export the label map again")
+    with _reading(path), warnings.catch_warnings():
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        content = path.read_bytes()
+        Image.open(io.BytesIO(content), formats=("PNG", "JPEG")).verify()  # checksums; it leaves a spent object
+        picture = Image.open(io.BytesIO(content), formats=("PNG", "JPEG"))
+        picture.load()
+    if picture.mode.startswith("I") or picture.mode in ("1", "L"):  # grey, 16 bits as they are
+        pixels = np.asarray(picture)
+    elif role == "image":
+        pixels = np.asarray(picture.convert("RGB").convert("L"))
+    elif picture.mode == "P":
+        pixels = np.asarray(picture)
+    else:
+        found = f"a picture in colours ({picture.mode})"
+        raise BadFile(path, found, "label values as grey values or palette indices", "export the label map again")
+    return np.asarray(pixels.T[..., None], np.float32 if role == "image" else np.int32)
+
+
+def _read_hdf5(path: Path, role: _Role) -> _Array:
+    try:
+        import h5py
+    except ModuleNotFoundError:
+        raise MissingExtra(
+            f"{path}: got no h5py, expected it for HDF5 files; run `pip install 'semiseg[hdf5]'`"
+        ) from None
+    name = _DATASETS[role]
+    with _reading(path), h5py.File(path, "r") as file:
+        names = [key for key in file if isinstance(file.get(key), h5py.Dataset)]
+        if name not in names:
+            found = f"the datasets {', '.join(map(repr, names))}" if names else "no dataset"
+            raise BadFile(path, found, f"one named {name!r}", "rename it or convert the scan to NIfTI")
+        dataset = file[name]
+        if dataset.ndim != 3 or 0 in dataset.shape:
+            raise _not_a_volume(path, dataset.shape)
+        if dataset.dtype.kind not in "biuf":
+            raise BadFile(path, f"{name!r} of type {dataset.dtype}", "numbers", "export it again")
+        stored = dataset.id.get_storage_size()
+        if dataset.nbytes > _DEFLATE * stored:
+            found = f"{name!r} with {stored} bytes for {dataset.size} voxels"
+            raise BadFile(path, found, "a dataset that was written to its end", "copy or export it again")
+        array: _Array = dataset[()]
+    return array.astype(np.float32 if role == "image" else array.dtype if array.dtype.kind != "b" else np.uint8)
+
+
+def _not_a_volume(path: Path, shape: tuple[int, ...]) -> BadFile:
+    return BadFile(path, f"{len(shape)}-D ({'x'.join(map(str, shape))})", "3-D", "store one volume a file")
+
+
+def _without_geometry(array: _Array, affine: _Array) -> Scan:
+    header = nib.Nifti1Header()
+    header.set_data_shape(array.shape)
+    header.set_xyzt_units("mm")
+    header.set_qform(affine, code=1)
+    header.set_sform(affine, code=1)
+    return Scan(array, Geometry(array.shape, affine), header)
+
+
 @contextmanager
 def _reading(path: Path) -> Iterator[None]:
     try:
         yield
+    except BadFile:
+        raise
     except _UNREADABLE as error:
         found = f"an unreadable file ({type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''})"
-        raise BadFile(path, found, "a whole NIfTI file", "copy or export it again") from None
+        whole = f"a whole {_FORMATS[scan_ending(path)]} file"
+        raise BadFile(path, found, whole, "copy or export it again") from None
 
 
 def _integers(path: Path, array: _Array) -> _Array:
@@ -129,9 +254,15 @@ def write_like(path: Path, array: _Array, header_of: Scan, *, scale: float | Non
     and intent are reset, for they describe the other scan's values. Integers and booleans get the smallest
     type that holds them, unsigned if none is negative; floating-point arrays keep their type. With `scale`
     the array is stored as given and readers multiply it by `scale` (1/255 for probabilities in 8 bits).
+
+    A path that ends in .png gets label values of one slice as a picture with (width, height) of the array's first
+    axes: the palette's index is the value, in 16-bit grey above 255. Raises InputError for values that do not fit.
     """
     if array.shape[:3] != header_of.geometry.shape:
         raise ValueError(f"array of shape {array.shape} on a grid of shape {header_of.geometry.shape}")
+    if scan_ending(path) == ".png":
+        _write_picture(path, array)
+        return
     if scale is None and array.dtype.kind in "biu":
         array = array.astype(_smallest_type(array))
     header = header_of.header.copy()
@@ -145,6 +276,23 @@ def write_like(path: Path, array: _Array, header_of: Scan, *, scale: float | Non
         nib.save(image, temporary)
 
 
+def _write_picture(path: Path, array: _Array) -> None:
+    from semiseg.pictures import PALETTE  # torch comes with it
+
+    if array.shape[2:] != (1,):
+        raise ValueError(f"array of shape {array.shape} in a picture")
+    low, high = int(array.min()), int(array.max())
+    if low < 0 or high >= 2**16:
+        found, expected = f"label values from {low} to {high}", "values from 0 to 65535 for a PNG"
+        raise BadFile(path, found, expected, "segment NIfTI files with this model")
+    picture = Image.fromarray(np.ascontiguousarray(array[..., 0].T, np.uint8 if high < 256 else np.uint16))
+    if high < 256:
+        colours = PALETTE[np.arange(255) % len(PALETTE)]
+        picture.putpalette(bytes(3) + colours.tobytes())  # of mode L, it makes one of mode P with the same values
+    with replacing(path) as temporary:
+        picture.save(temporary, format="PNG")
+
+
 def _smallest_type(array: _Array) -> np.dtype[Any]:
     low, high = int(array.min()), int(array.max())
     types = (np.int16, np.int32) if low < 0 else (np.uint8, np.uint16, np.uint32)
@@ -152,6 +300,15 @@ def _smallest_type(array: _Array) -> np.dtype[Any]:
         if np.iinfo(kind).min <= low and high <= np.iinfo(kind).max:
             return np.dtype(kind)
     raise ValueError(f"label values {low} to {high} do not fit 32 bits")
+
+
+def on_grid(picture: Scan, geometry: Geometry) -> Scan:
+    """A picture, turned to the axes of another file of the same slice, and lying where that one does.
+
+    For comparing the two: of its own geometry, only the directions of a picture's axes mean anything.
+    """
+    array = from_ras(to_ras(picture.array, picture.geometry.affine), geometry.affine)
+    return Scan(array, Geometry(array.shape, geometry.affine), picture.header)
 
 
 def to_ras(array: _Array, affine: _Array) -> _Array:

@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import secrets
-import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -23,7 +19,7 @@ from semiseg.data.images import Scan, read_image, read_label
 from semiseg.data.plan import Plan
 from semiseg.data.space import NetworkSpace, label_to_network_space, to_network_space
 from semiseg.errors import InputError
-from semiseg.files import cache_folder, write_json
+from semiseg.files import cache_folder, new_folder, write_json
 from semiseg.processes import each
 from semiseg.types import IGNORE, Geometry
 
@@ -167,7 +163,7 @@ def _hash(path: Path) -> str:
 def _write_image(case: Case, plan: Plan, target: Path) -> None:
     channels, scan = read_channels(case, plan)
     image, space = to_network_space(channels, scan.geometry, plan)
-    with _new_folder(target) as folder:
+    with new_folder(target) as folder:
         np.save(folder / "image.npy", image.astype(np.float16))
         write_json(
             folder / "meta.json",
@@ -192,7 +188,7 @@ def _write_label(case: Case, plan: Plan, image: Path, target: Path) -> None:
         _raise_shape(case.label, scan.geometry.shape, case.images[0], space.geometry.shape)
     label = label_to_network_space(_class_indices(case.label, scan.array, plan), space)
     kind = np.uint8 if label.min() >= 0 and len(plan.classes) <= 256 else np.int16
-    with _new_folder(target) as folder:
+    with new_folder(target) as folder:
         np.save(folder / "label.npy", label.astype(kind))
         np.save(folder / "foreground.npy", _foreground(label, len(plan.classes), seed=int(target.name, 16)))
         write_json(folder / "meta.json", {"case": case.name, "source": str(case.label), "image": image.name})
@@ -250,25 +246,3 @@ def _raise_shape(path: Path, shape: Sequence[int], other: Path, expected: Sequen
 def _open(path: Path) -> np.ndarray[Any, np.dtype[Any]]:
     array: np.ndarray[Any, np.dtype[Any]] = np.load(path, mmap_mode="r")
     return array
-
-
-@contextmanager
-def _new_folder(target: Path) -> Iterator[Path]:
-    """A folder that appears under its name whole or not at all.
-
-    Another process may have been faster; it wrote the same.
-    """
-    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
-    temporary.mkdir(parents=True)
-    try:
-        yield temporary
-        for path in temporary.iterdir():
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
-        if not target.is_dir():
-            temporary.rename(target)
-    except OSError:
-        if not target.is_dir():
-            raise
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
