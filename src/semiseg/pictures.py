@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import colorsys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,19 @@ PALETTE = np.array(
     ],
     dtype=np.uint8,
 )
+
+
+def class_colour(index: int) -> tuple[int, int, int]:
+    """Red, green and blue of the class with this index (from 1; the background, 0, is never drawn).
+
+    PALETTE first, then hues a golden ratio apart, in turn dark and light, so that neighbouring classes differ.
+    """
+    if index <= len(PALETTE):
+        red, green, blue = map(int, PALETTE[index - 1])
+        return (red, green, blue)
+    shade = colorsys.hsv_to_rgb(index * 0.618034 % 1, *((0.85, 0.75), (0.45, 1.0))[index % 2])
+    red, green, blue = (round(255 * part) for part in shade)
+    return (red, green, blue)
 
 
 def draw_progress(log: Sequence[Mapping[str, Any]], path: Path) -> None:
