@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from semiseg.errors import InputError, UserError
 from semiseg.files import write_json
@@ -17,7 +17,11 @@ from semiseg.transforms.intensity import IntensityConfig
 from semiseg.transforms.warp import WarpConfig
 
 _WHOLE = ("classes", "relabel", "regions")
+_PREPROCESSING = (
+    "slice_axis", "spacing_mm", "crop_nonzero", "crop_box", "bias_correction", "resize", "mask_zeros", "normalisation",
+)  # fmt: skip
 _Length = Annotated[float, Field(gt=0)]
+_Side = Annotated[int, Field(ge=1)]
 
 
 class Normalisation(Settings):
@@ -25,7 +29,7 @@ class Normalisation(Settings):
 
     scheme: Literal["zscore", "window", "equalise"] = "zscore"
     """zscore: clip to the scan's own 0.5 and 99.5 percentiles, subtract its mean, divide by its deviation
-    (over non-zero voxels where the scan was cropped to them). window: clip to [low, high], then (x - mean) /
+    (over non-zero voxels where the scan was cropped to them, or they alone are the picture). window: clip to [low, high], then (x - mean) /
     deviation; the same numbers for all scans, for CT. equalise: the rank of each non-zero voxel among them, in
     (0, 1]; zeros stay 0."""
     low: float = 0.0
@@ -36,23 +40,82 @@ class Normalisation(Settings):
     """With `window`: a scan whose values all lie in 0 to 255 (or 0 to 1) is taken as windowed already, 0 for `low`
     and 255 (or 1) for `high`."""
 
+    def check(self, where: str) -> None:
+        """Raise UserError, naming the key as `where.key`, if values do not go together."""
+        window = self.scheme == "window"
+        _require(window or not self.eight_bit, f"{where}.eight_bit", True, f"false with {self.scheme}, or window")
+        _require(not window or self.low < self.high, f"{where}.high", self.high, f"more than low, {self.low}")
+
 
 class NetworkPlan(Settings):
-    """Which network, and how wide and deep. `widths` has one entry a resolution, finest first."""
+    """Which network, and how wide and deep. What is not given is as published for that network (docs/networks.md);
+    settings of other networks stay empty."""
 
     name: str = "unet"
-    widths: tuple[int, ...] = (32, 64, 128, 256)
-    strides: tuple[tuple[int, ...], ...] = ((2, 2), (2, 2), (2, 2))
-    """Down-sampling between consecutive resolutions, per spatial axis of the network."""
-    norm: Literal["instance", "batch"] = "instance"
+    """unet, roam-unet, fcdensenet, or monai:CLASS for a class of `monai.networks.nets`."""
+    widths: tuple[int, ...] = ()
+    """U-Nets: features at each resolution, finest first."""
+    strides: tuple[tuple[int, ...], ...] = ()
+    """U-Nets: down-sampling between consecutive resolutions, per spatial axis of the network."""
+    norm: Literal["instance", "batch"] | None = None
+    blocks: tuple[int, ...] = ()
+    """FC-DenseNet: layers of each dense block on the way down, finest first, the bottleneck last."""
+    growth: int = Field(default=0, ge=0)
+    """FC-DenseNet: features that a dense layer adds."""
+    first: int = Field(default=0, ge=0)
+    """FC-DenseNet: features of the first convolution."""
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    """FC-DenseNet: share of each layer's output that is zeroed in training."""
+    options: dict[str, Any] = Field(default_factory=dict)
+    """MONAI: further arguments of the class."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_by_name(cls, values: Any) -> Any:
+        return {**_PUBLISHED.get(str(values.get("name", "unet")), {}), **values}
+
+    @classmethod
+    def halving(cls, values: Mapping[str, Any], dims: int) -> Self:
+        """From settings; without `strides`, every change of resolution halves every axis."""
+        network = cls.parse(values, "network")
+        if "strides" in values or not network.widths:
+            return network
+        return network.model_copy(update={"strides": ((2,) * dims,) * (len(network.widths) - 1)})
 
     @property
-    def stride(self) -> tuple[int, ...]:
-        """Down-sampling from finest to coarsest resolution, per spatial axis; empty without strides."""
-        return tuple(math.prod(steps) for steps in zip(*self.strides, strict=True))
+    def from_monai(self) -> bool:
+        return self.name.startswith("monai:")
+
+    def stride(self, dims: int) -> tuple[int, ...]:
+        """What the sides of a patch have to be divisible by; ones for MONAI's networks, which are tried when built."""
+        if self.blocks:
+            return (2 ** (len(self.blocks) - 1),) * dims
+        return tuple(math.prod(steps) for steps in zip(*self.strides, strict=True)) or (1,) * dims
 
     def check(self, dims: int, where: str) -> None:
-        """Raise UserError, naming the key as `where.key`, if widths and strides do not go together."""
+        """Raise UserError, naming the key as `where.key`, if the settings do not go together."""
+        kind = "monai" if self.from_monai else self.name
+        _require(kind in _SETTINGS, f"{where}.name", self.name, f"{', '.join(_SETTINGS)}:CLASS")
+        for key, field in type(self).model_fields.items():
+            value = getattr(self, key)
+            unused = key not in ("name", *_SETTINGS[kind])
+            _require(
+                not unused or value == field.get_default(call_default_factory=True),
+                f"{where}.{key}",
+                value,
+                f"nothing, as {self.name} does not have this setting",
+            )
+        if kind == "fcdensenet":
+            for key in ("blocks", "growth", "first"):
+                value = getattr(self, key)
+                good = len(value) > 1 and min(value) > 0 if key == "blocks" else value > 0
+                _require(
+                    good, f"{where}.{key}", value, "at least two positive numbers" if key == "blocks" else "over 0"
+                )
+        if kind in ("unet", "roam-unet"):
+            self._check_unet(dims, where)
+
+    def _check_unet(self, dims: int, where: str) -> None:
         _require(
             all(len(step) == dims and min(step) > 0 for step in self.strides),
             f"{where}.strides",
@@ -65,6 +128,22 @@ class NetworkPlan(Settings):
             self.widths,
             f"{len(self.strides) + 1}, one more than {where}.strides has",
         )
+
+
+_SETTINGS: dict[str, tuple[str, ...]] = {
+    "unet": ("widths", "strides", "norm"),
+    "roam-unet": ("widths", "strides", "norm"),
+    "fcdensenet": ("blocks", "growth", "first", "norm", "dropout"),
+    "monai": ("options",),
+}
+"""The settings that each network has."""
+
+_PUBLISHED: dict[str, dict[str, Any]] = {
+    "unet": {"widths": (32, 64, 128, 256), "strides": ((2, 2),) * 3, "norm": "instance"},
+    "roam-unet": {"widths": (64, 128, 256, 512, 1024), "strides": ((2, 2),) * 4, "norm": "batch"},
+    "fcdensenet": {"blocks": (4, 5, 7, 10, 12, 15), "growth": 16, "first": 48, "norm": "batch"},
+}
+"""arXiv 2003.09439, section 4 (ROAM); arXiv 1611.09326, tables 1 and 2 (FC-DenseNet103)."""
 
 
 class Augmentation(Settings):
@@ -98,6 +177,8 @@ class Plan(Settings):
     """Value in the label files that means 'not annotated'."""
     relabel: dict[int, int] = Field(default_factory=dict)
     """Further values in the label files, and the value of `classes` that each stands for."""
+    other_is_background: bool = False
+    """Values in the label files that are none of all these stand for the background."""
     regions: dict[str, tuple[int, ...]] = Field(default_factory=dict)
     """Name to the values of `classes` that it unites, such as whole tumour: (1, 2, 4)."""
     train_on: Literal["classes", "regions"] = "classes"
@@ -110,13 +191,15 @@ class Plan(Settings):
     crop_nonzero: bool = False
     """Crop each scan to the box of voxels that are not zero in any channel before anything else."""
     crop_box: tuple[tuple[int, int] | None, tuple[int, int] | None, tuple[int, int] | None] = (None, None, None)
-    """Per RAS axis, the voxels of the scan to keep (first, one past the last), instead of what `crop_nonzero` finds."""
+    """Per RAS axis, the voxels of the scan to keep (first, one past the last), instead of what `crop_nonzero` finds.
+    Clipped to the scan; None leaves the axis to `crop_nonzero`."""
     bias_correction: bool = False
-    """N4 of each channel, inside its non-zero voxels or, where there are none that are zero, inside the head."""
-    resize: tuple[int | None, int | None, int | None] = (None, None, None)
+    """N4 of each channel: inside its non-zero voxels where a good part is exactly zero, else inside the head."""
+    resize: tuple[_Side | None, _Side | None, _Side | None] = (None, None, None)
     """Per RAS axis, the voxels that every scan is resampled to, whatever its spacing; None goes by `spacing_mm`."""
     mask_zeros: bool = False
-    """Voxels that are 0 in every channel are no part of the picture: terms on unlabelled scans leave them out."""
+    """Voxels that are 0 in every channel of the files are no part of the picture: prepared images are 0 there and
+    nowhere else, and terms on unlabelled scans leave them out."""
     normalisation: tuple[Normalisation, ...]
     """One per channel."""
     patch: tuple[int, ...]
@@ -145,8 +228,13 @@ class Plan(Settings):
         return (self.slice_axis, rest[0], rest[1])
 
     @property
+    def preprocessing(self) -> dict[str, Any]:
+        """Everything that decides what a prepared image holds, as plain values."""
+        return self.model_dump(mode="json", include=set(_PREPROCESSING))
+
+    @property
     def patch_spacing_mm(self) -> tuple[float, ...]:
-        """Target spacing of the network's spatial axes."""
+        """Target spacing of the network's spatial axes, 1 for those that have none."""
         axes = self.prepared_axes if self.dims == 3 else self.prepared_axes[1:]
         return tuple(float(self.spacing_mm[axis] or 1.0) for axis in axes)
 
@@ -161,6 +249,15 @@ class Plan(Settings):
             self.normalisation,
             f"{channels}, one for each channel",
         )
+        for channel, rule in zip(self.channels, self.normalisation, strict=True):
+            rule.check(f"{where}.normalisation of {channel}")
+        for axis, side in enumerate(self.crop_box):
+            _require(
+                side is None or 0 <= side[0] < side[1],
+                f"{where}.crop_box.{axis}",
+                side,
+                "a first voxel of at least 0, and one past the last that is larger",
+            )
         _require(
             (self.slice_axis is None) == (self.dims == 3),
             f"{where}.slice_axis",
@@ -168,13 +265,13 @@ class Plan(Settings):
             "0, 1 or 2 in 2-D, none in 3-D",
         )
         self.network.check(self.dims, f"{where}.network")
-        stride = self.network.stride or (1,) * self.dims
+        stride = self.network.stride(self.dims)
         _require(
             len(self.patch) == self.dims
             and all(side > 0 and side % step == 0 for side, step in zip(self.patch, stride, strict=True)),
             f"{where}.patch",
             self.patch,
-            f"{self.dims} sizes divisible by {stride}, the product of network.strides",
+            f"{self.dims} sizes divisible by {stride}, the network's whole down-sampling",
         )
 
     def save(self, path: Path) -> None:

@@ -31,6 +31,8 @@ BATCH = {2: (4, 16), 3: (2, 4)}
 """Labelled patches a step: at least, at most."""
 BATCH_VOXELS = {2: 2**18, 3: 2**19}
 """A batch grows up to this many labelled voxels: four slices of 256x256, two volumes of 64x64x64."""
+MONAI_MULTIPLE = 32
+"""MONAI's networks do not say what sides they need: most halve at most five times."""
 DIRECTIONS = ("left to right", "posterior to anterior", "inferior to superior")
 
 
@@ -39,11 +41,13 @@ def plan_from(
     *,
     dims: Dims = "auto",
     memory_gb: float = 8.0,
+    unlabelled_ratio: float | None = None,
     overrides: Mapping[str, Any] | None = None,
 ) -> Plan:
     """The plan for scans like these; docs/plan.md says how each value is chosen.
 
     memory_gb: budget of a training step, never read from the machine, so that a plan is the same everywhere.
+    unlabelled_ratio: unlabelled patches a labelled one, 1 unless told; at least one is taken.
     overrides: values to use as they are, nested as in plan.json (`{"network": {"widths": [16, 32]}}`); what
     is chosen goes with them.
 
@@ -52,13 +56,19 @@ def plan_from(
     if dims not in ("auto", "2", "3"):
         raise UserError(f"dims: got {dims!r}, expected auto, 2 or 3; choose one of them")
     given = for_every_channel(overrides or {}, len(fingerprint.channels))
+    if unlabelled_ratio is not None and "unlabelled_batch" in given:
+        raise UserError(
+            f"unlabelled_ratio: got {unlabelled_ratio:g} and plan.unlabelled_batch {given['unlabelled_batch']}, "
+            "expected one of them; leave one out"
+        )
+    ratio = 1.0 if unlabelled_ratio is None else unlabelled_ratio
     asked = _validated(fingerprint, given)
     memory_gb = asked.get("memory_gb", memory_gb)
     crop = asked.get("crop_nonzero", fingerprint.crop_nonzero)
     sizes = np.array(fingerprint.boxes if crop else fingerprint.shapes, float)
     own = np.array(fingerprint.spacings_mm)
     space = _space(sizes, own, str(asked.get("dims", dims)), asked)
-    patch, network, batch = _patch(space, fingerprint, memory_gb, asked)
+    patch, network, batch = _patch(space, fingerprint, memory_gb, ratio, asked)
     values = {
         "dims": space.dims,
         "reason": space.reason,
@@ -71,7 +81,7 @@ def plan_from(
         "normalisation": [rule.model_dump() for rule in fingerprint.normalisation],
         "patch": patch,
         "batch": batch,
-        "unlabelled_batch": batch,
+        "unlabelled_batch": _unlabelled(batch, ratio),
         "network": network.model_dump(),
         "memory_gb": memory_gb,
         "fingerprint": fingerprint.summary(),
@@ -80,14 +90,20 @@ def plan_from(
 
 
 def training_memory_gb(patch: Sequence[int], patches: int, network: NetworkPlan, channels: int, classes: int) -> float:
-    """Memory of a training step of the U-Net in 32-bit: what the backward pass needs, and the parameters.
+    """Memory of a training step in 32-bit: what the backward pass needs, and the parameters.
 
-    A convolution keeps its output and its normalised output. A resolution has two convolutions on the way
-    down; on the way up it has the up-sampled features, those joined by the skip, and two convolutions more.
+    Networks other than the default are measured (`semiseg.networks.memory`). In the default U-Net a convolution
+    keeps its output and its normalised output. A resolution has two convolutions on the way down; on the way up
+    it has the up-sampled features, those joined by the skip, and two convolutions more.
     Full resolution also holds the image and, for each class, logits, two probabilities and a target.
     Parameters count five times: with gradient, two moments and a moving average.
     """
     voxels = float(math.prod(patch))
+    if network.name != "unet":
+        from semiseg.networks.memory import measured
+
+        kept_by_voxel, weights = measured(network, channels, classes, len(patch))
+        return 4 * (patches * voxels * (kept_by_voxel + 4 * classes) + 5 * weights) / 1e9
     kept = voxels * (channels + 4 * classes)
     parameters = 0.0
     inputs = channels
@@ -165,14 +181,14 @@ def _target_spacing(own: Any, slice_axis: int | None, coarse_axis: int | None) -
 
 
 def _patch(
-    space: _Space, fingerprint: Fingerprint, memory_gb: float, asked: Mapping[str, Any]
+    space: _Space, fingerprint: Fingerprint, memory_gb: float, ratio: float, asked: Mapping[str, Any]
 ) -> tuple[tuple[int, ...], NetworkPlan, int]:
     """The largest patch of which the smallest batch fits, its network, and the batch that fits then."""
     network_for = _network_chooser(space, asked.get("network", {}))
     least, most = (asked["batch"],) * 2 if "batch" in asked else BATCH[space.dims]
 
     def memory(patch: Sequence[int], network: NetworkPlan, batch: int) -> float:
-        patches = batch + asked.get("unlabelled_batch", batch)
+        patches = batch + asked.get("unlabelled_batch", _unlabelled(batch, ratio))
         return training_memory_gb(patch, patches, network, len(fingerprint.channels), len(fingerprint.classes))
 
     if "patch" in asked:
@@ -198,13 +214,17 @@ def _patch(
     return patch, network, batch
 
 
+def _unlabelled(batch: int, ratio: float) -> int:
+    return max(1, round(batch * ratio))
+
+
 def _patches(space: _Space, network_for: Callable[[Any], NetworkPlan]) -> Iterator[tuple[tuple[int, ...], NetworkPlan]]:
     """From the whole median scan down: the longest sides in mm are cut first, so patches become cubes."""
     limit_mm = float((space.size * space.mm).max())
     while True:
         size = np.minimum(space.size, np.ceil(limit_mm / space.mm))
         network = network_for(size)
-        stride = np.array(network.stride or 1)
+        stride = np.array(MONAI_MULTIPLE if network.from_monai else network.stride(space.dims))
         yield tuple(int(side) for side in np.ceil(size / stride) * stride), network
         if (size <= SMALLEST_SIDE).all():
             return
@@ -213,6 +233,10 @@ def _patches(space: _Space, network_for: Callable[[Any], NetworkPlan]) -> Iterat
 
 def _network_chooser(space: _Space, asked: Mapping[str, Any]) -> Callable[[Any], NetworkPlan]:
     """size of the patch -> network; `asked` holds what is already decided about it."""
+    if asked.get("name", "unet") != "unet":  # a published network keeps its depth, and patches follow it
+        published = NetworkPlan.halving(asked, space.dims)
+        published.check(space.dims, "plan.network")
+        return lambda _size: published
     # a depth that was asked for is built even where the coarsest resolution becomes tiny
     levels, smallest = (len(asked["widths"]), 2) if "widths" in asked else (LEVELS, SMALLEST_SIDE)
 

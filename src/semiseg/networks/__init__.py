@@ -2,21 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
-
-from semiseg.errors import UserError
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from semiseg.data.plan import Plan
+    from semiseg.data.plan import NetworkPlan, Plan
 
 
 def build_network(plan: Plan) -> nn.Module:
     """The plan's network with fresh weights from torch's global generator: (b, channels, *patch) -> 32-bit logits."""
+    return network_from(plan.network, len(plan.channels), len(plan.classes), plan.patch)
+
+
+def network_from(chosen: NetworkPlan, channels: int, classes: int, patch: Sequence[int]) -> nn.Module:
+    """A network for patches of that size. Raises UserError if its name or its settings do not fit."""
+    dims = len(patch)
+    chosen.check(dims, "network")
+    if chosen.from_monai:
+        from semiseg.networks.monai_network import MonaiNetwork
+
+        return MonaiNetwork(chosen.name.partition(":")[2], chosen.options, channels, classes, patch)
+    norm = chosen.norm or "batch"
+    if chosen.name == "fcdensenet":
+        from semiseg.networks.fcdensenet import FCDenseNet
+
+        return FCDenseNet(
+            channels, classes, dims, chosen.blocks, chosen.growth, chosen.first, norm, dropout=chosen.dropout
+        )
     from semiseg.networks.unet import UNet
 
-    chosen = plan.network
-    if chosen.name != "unet":
-        raise UserError(f"network.name: got {chosen.name!r}, expected 'unet'")
-    return UNet(len(plan.channels), len(plan.classes), plan.dims, chosen.widths, chosen.strides, chosen.norm)
+    return UNet(channels, classes, dims, chosen.widths, chosen.strides, norm, classic=chosen.name == "roam-unet")

@@ -1,0 +1,111 @@
+"""What runs inside a network: found by one forward pass without any arithmetic."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from semiseg.networks.staged import Staged
+
+BATCH = 3
+"""Samples in a trial: a first axis of another length does not hold the samples, so its rows cannot be mixed."""
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A layer whose output can be edited."""
+
+    name: str
+    short: str
+    """ROAM's name for it (`input`, `1`, `2`, ..., `last`); empty without one."""
+    shape: tuple[int, ...]
+    """Of its output for one sample: features, then spatial axes."""
+    skips: tuple[str, ...] | None
+    """Encoder stages whose skip connections lead around it; None if the network does not name its skips."""
+
+
+@dataclass(frozen=True, eq=False)
+class Trial:
+    """One forward pass: what came out, and the output of every module in the order in which they finished."""
+
+    output: Any
+    outputs: tuple[tuple[str, Any], ...]
+
+
+def layers_of(network: nn.Module, channels: int, size: Sequence[int]) -> list[Layer]:
+    """The layers that `semiseg.transforms.hidden.edited` can edit, in the order in which they run.
+
+    size: of an example image, such as the plan's patch.
+    """
+    trial = tried(network, channels, size)
+    outputs = dict(trial.outputs)
+    names: list[str] = getattr(network, "layers", None) or editable(trial)
+    last = len(names) - 1
+    return [
+        Layer(
+            name=name,
+            short=short_name(name) or ("last" if index == last else ""),
+            shape=tuple(outputs[name].shape[1:]),
+            skips=tuple(network.skips_around(name)) if isinstance(network, Staged) else None,
+        )
+        for index, name in enumerate(names)
+    ]
+
+
+def short_name(layer: str) -> str:
+    """`input`; `1`, `2`, ... for the encoder's stages; empty for the others."""
+    part, _, number = layer.partition("encoder.stages.")
+    return str(int(number) + 1) if number.isdecimal() and not part else layer if layer == "input" else ""
+
+
+def editable(trial: Trial) -> list[str]:
+    """Modules that ran exactly once and returned one tensor a sample, other than those that made the final output."""
+    runs = Counter(name for name, _ in trial.outputs)
+    return [
+        name
+        for name, output in trial.outputs
+        if name
+        and runs[name] == 1
+        and isinstance(output, Tensor)
+        and output is not trial.output
+        and output.ndim > 1
+        and len(output) == BATCH
+    ]
+
+
+def tried(network: nn.Module, channels: int, size: Sequence[int]) -> Trial:
+    """One forward pass in evaluation mode on the meta device, where tensors have a shape but no content.
+
+    A network that looks into its tensors cannot run there: it is given zeros instead. Raises whatever it raises.
+    """
+    outputs: list[tuple[str, Any]] = []
+
+    def noting(name: str) -> Any:
+        return lambda _module, _inputs, output: outputs.append((name, output))
+
+    modes = [(module, module.training) for module in network.modules()]
+    hooks = [module.register_forward_hook(noting(name)) for name, module in network.named_modules()]
+    network.eval()
+    try:
+        try:
+            output = _without_content(network, (BATCH, channels, *size))
+        except Exception:
+            outputs.clear()
+            output = network(torch.zeros(BATCH, channels, *size))
+    finally:
+        for hook in hooks:
+            hook.remove()
+        for module, mode in modes:
+            module.training = mode
+    return Trial(output, tuple(outputs))
+
+
+def _without_content(network: nn.Module, shape: Sequence[int]) -> Any:
+    own = [*network.named_parameters(), *network.named_buffers()]
+    state = {name: tensor.detach().to("meta").requires_grad_(tensor.requires_grad) for name, tensor in own}
+    return torch.func.functional_call(network, state, (torch.empty(*shape, device="meta"),))

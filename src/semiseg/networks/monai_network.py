@@ -1,0 +1,89 @@
+"""Any network of MONAI by the name of its class."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from jaxtyping import Float
+from monai.networks import nets
+from monai.utils import OptionalImportError
+from torch import Tensor, nn
+
+from semiseg.errors import MissingExtra, UserError
+from semiseg.networks.layers import editable, tried
+
+
+class MonaiNetwork(nn.Module):
+    """A class of `monai.networks.nets` that maps an image to one tensor of logits of the same size, made 32-bit.
+
+    name: of the class. options: its arguments beside the number of axes, channels and classes and the image's size.
+    `layers` names what can be edited: `input`, and every module that runs exactly once and returns one tensor.
+
+    Raises UserError for an unknown class, for options that it refuses (with MONAI's message), and if it cannot
+    segment a patch.
+    """
+
+    def __init__(
+        self, name: str, options: Mapping[str, Any], channels: int, classes: int, patch: Sequence[int]
+    ) -> None:
+        super().__init__()
+        kind = _class_named(name)
+        accepted = inspect.signature(kind).parameters
+        known = {"spatial_dims": len(patch), "in_channels": channels, "out_channels": classes, "img_size": patch}
+        given = {key: value for key, value in known.items() if key in accepted} | dict(options)
+        try:
+            network = kind(**given)
+        except OptionalImportError as error:
+            raise _missing(name, error) from None
+        except Exception as error:
+            raise UserError(
+                f"network.options: got {dict(options)}, expected arguments that monai:{name} accepts "
+                f"({', '.join(key for key in accepted if key not in known)}); MONAI says: {_one_line(error)}"
+            ) from None
+        self.input = nn.Identity()
+        self.network = network
+        try:
+            trial = tried(self, channels, patch)
+        except OptionalImportError as error:
+            raise _missing(name, error) from None
+        except Exception as error:
+            raise UserError(
+                f"network.name: got monai:{name}, which cannot segment a patch of {tuple(patch)}, expected sides that "
+                f"suit it; change plan.patch or network.options; MONAI says: {_one_line(error)}"
+            ) from None
+        shape = tuple(trial.output.shape)
+        if shape[1:] != (classes, *patch):
+            raise UserError(
+                f"network.name: got monai:{name}, which makes {shape[1:]} of a patch of {tuple(patch)}, expected "
+                f"{(classes, *patch)}, one value for each class and voxel; change network.options or plan.patch"
+            )
+        self.layers = editable(trial)
+
+    def forward(self, image: Float[Tensor, "b c *spatial"]) -> Float[Tensor, "b classes *spatial"]:
+        logits = self.network(self.input(image))
+        if not isinstance(logits, Tensor):
+            raise TypeError(f"its output is a {type(logits).__name__}, not one tensor of logits")
+        return logits.float()
+
+
+def _class_named(name: str) -> Any:
+    classes = {
+        key: value for key, value in vars(nets).items() if isinstance(value, type) and issubclass(value, nn.Module)
+    }
+    if name not in classes:
+        lower = {key.lower(): key for key in classes}
+        close = [lower[key] for key in difflib.get_close_matches(name.lower(), lower, n=3, cutoff=0.5)]
+        suggestion = " or ".join(f"monai:{key}" for key in close) or "a class of monai.networks.nets"
+        raise UserError(f"network.name: got 'monai:{name}', expected {suggestion}; choose one of them")
+    return classes[name]
+
+
+def _missing(name: str, error: OptionalImportError) -> MissingExtra:
+    return MissingExtra(f"network.name: got monai:{name}, which needs another package ({_one_line(error)}); install it")
+
+
+def _one_line(error: Any) -> str:
+    return " ".join(str(error).split())[:300]
