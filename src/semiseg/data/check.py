@@ -14,6 +14,7 @@ import numpy as np
 from semiseg.data.dataset import Case, Dataset
 from semiseg.data.facts import CaseFacts, ImageFacts, LabelFacts, Unreadable, all_facts
 from semiseg.data.images import case_name
+from semiseg.data.label_values import class_value, undeclared
 from semiseg.data.splits import Splits
 from semiseg.types import Geometry
 
@@ -98,7 +99,7 @@ def check_dataset(
     transductive: unlabelled scans may be test scans as well (a note says which).
     """
     facts = all_facts(dataset.cases, workers)
-    findings = list(_dataset_findings(dataset))
+    findings = [*_dataset_findings(dataset), *_other_values(dataset, facts)]
     channels = len(dataset.channels) or Counter(len(case.images) for case in dataset.cases).most_common(1)[0][0]
     broken = set()
     for case in dataset.cases:
@@ -178,17 +179,26 @@ def corner_displacement_mm(first: Geometry, second: Geometry) -> float:
 
 
 def _value_findings(case: Case, path: Path, label: LabelFacts, dataset: Dataset) -> Iterator[Finding]:
-    if dataset.classes is not None:
-        known = {*dataset.classes.values(), dataset.ignore}
-        if unknown := [value for value in label.values if value not in known]:
-            voxels = sum(label.values[value] for value in unknown)
-            found = f"label values {_some(unknown)} ({voxels} voxels)"
-            expected = f"only {_some(sorted(value for value in known if value is not None))}"
-            action = "correct the file or declare them in dataset.json"
-            yield Finding(path, found, expected, action, "error", case.name)
-    if not set(label.values) - {0, dataset.ignore}:
+    unknown = undeclared(label.values, dataset)
+    if unknown and not dataset.other_is_background:
+        voxels = sum(label.values[value] for value in unknown)
+        found = f"label values {_some(unknown)} ({voxels} voxels)"
+        known = {*(dataset.classes or {}).values(), dataset.ignore, *dataset.relabel}
+        expected = f"only {_some(sorted(value for value in known if value is not None))}"
+        action = "correct the file or declare them in dataset.json"
+        yield Finding(path, found, expected, action, "error", case.name)
+    if not {class_value(value, dataset) for value in label.values} - {0, dataset.ignore}:
         found = "an empty label (background only)"
         yield Finding(path, found, "some foreground", "make sure that it is meant", "warning", case.name)
+
+
+def _other_values(dataset: Dataset, facts: Mapping[str, CaseFacts]) -> Iterator[Finding]:
+    """What a table of classes leaves out is said, so that a numbering that was not meant is seen."""
+    labels = [one.label for one in facts.values() if isinstance(one.label, LabelFacts)]
+    other = undeclared(sorted({value for label in labels for value in label.values}), dataset)
+    if other and dataset.other_is_background:
+        found = f"label values {', '.join(map(str, other))} are no class and count as background"
+        yield Finding(dataset.root, found, "", "", "note")
 
 
 def _size(geometry: Geometry) -> str:
@@ -206,8 +216,8 @@ def _places(usable: Sequence[Case], splits: Splits | None) -> dict[str, str]:
         default = {case.name: "unlabelled" if case.label is None else "train" for case in usable}
         return {case.name: default[case.name] if case.split in undecided else case.split for case in usable}
     lists = {
+        "unlabelled": splits.unlabelled,  # first: a scan that is labelled too is a training scan
         "train": splits.labelled,
-        "unlabelled": splits.unlabelled,
         "val": splits.val,
         "test": splits.test,
     }

@@ -37,6 +37,8 @@ class Dataset:
     """Name to value in the label files, background first; None if the dataset does not say."""
     relabel: dict[int, int] = field(default_factory=dict)
     """Further values in the label files, and the value of `classes` that each stands for."""
+    other_is_background: bool = False
+    """Values in the label files that are none of all these stand for the background."""
     regions: dict[str, tuple[int, ...]] = field(default_factory=dict)
     """Name to the values of `classes` that it unites."""
     ignore: int | None = None
