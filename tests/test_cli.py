@@ -11,7 +11,7 @@ from command_line import TINY, semiseg, train_run_on, write_study
 
 from semiseg.cli import app
 
-COMMANDS = ("check", "plan", "prepare", "train", "predict", "evaluate", "demo")
+COMMANDS = ("check", "plan", "prepare", "train", "predict", "evaluate", "rank", "demo")
 
 
 @pytest.fixture(autouse=True)

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from semiseg.methods.method import ConsistencyConfig, Method, MethodConfig, forward_frozen
     from semiseg.model import load_model, save_model
     from semiseg.predict import LoadedModel, Predictions, predict_cases
+    from semiseg.rank.correlation import Correlation, draw_correlation, rank_correlation
+    from semiseg.rank.ranking import Ranking, Transforms, rank_cases
     from semiseg.run import RunFolder
     from semiseg.transforms.mixing import Box, Mix
     from semiseg.transforms.warp import Warp, WarpConfig
@@ -44,6 +46,8 @@ _HOMES = {
     "methods.method": ("ConsistencyConfig", "Method", "MethodConfig", "forward_frozen"),
     "model": ("load_model", "save_model"),
     "predict": ("LoadedModel", "Predictions", "predict_cases"),
+    "rank.correlation": ("Correlation", "draw_correlation", "rank_correlation"),
+    "rank.ranking": ("Ranking", "Transforms", "rank_cases"),
     "run": ("RunFolder",),
     "transforms.mixing": ("Box", "Mix"),
     "transforms.warp": ("Warp", "WarpConfig"),

@@ -205,6 +205,9 @@ def predict(
     cases: Annotated[
         Path | None, typer.Option(help="Only these: a file of case names, or a run's splits.json.")
     ] = None,
+    overlay: Annotated[bool, typer.Option("--overlay", help="Draw pictures into OUT/overlays.")] = False,
+    truth: Annotated[Path | None, typer.Option(help="True labels to draw beside: a folder, or a dataset.")] = None,
+    beside: Annotated[Path | None, typer.Option(help="Another run or model to draw beside.")] = None,
     overwrite: Overwrite = False,
     device: Device = "auto",
     as_json: AsJson = False,
@@ -218,6 +221,7 @@ def predict(
     made = segment(
         models, scans, out, only=cases, checkpoint=_one_of(checkpoint, "--checkpoint", ("best", "last")),
         probabilities=probabilities, tta=tta, keep_largest=keep_largest, overwrite=overwrite, device=device,
+        overlay=overlay, truth=truth, beside=beside,
     )  # fmt: skip
     if as_json:
         print(json.dumps({"done": made.done, "skipped": made.skipped, "failed": dict(made.failed)}, indent=2))
@@ -249,6 +253,58 @@ def evaluate(
 
 
 @app.command()
+def rank(
+    paths: Annotated[
+        list[Path],
+        typer.Argument(help="Runs or models, then the scans: a folder, or files.", metavar="RUN_OR_MODEL... INPUT..."),
+    ],
+    out: Out,
+    cases: Annotated[
+        Path | None, typer.Option(help="Only these: a file of case names, or a run's splits.json.")
+    ] = None,
+    transforms: Annotated[
+        Path | None, typer.Option(help="transforms.json of another ranking, to use the same transformations.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Which transformations are drawn.")] = None,
+    overwrite: Overwrite = False,
+    device: Device = "auto",
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Score segmentations without labels: ranking.csv, worst first. Exit 4 if a scan could not be scored."""
+    from semiseg.rank.ranking import rank_scans
+
+    set_quiet(quiet)
+    models, scans = _models_and_scans(paths)
+    ranking = rank_scans(
+        models, scans, out, only=cases, transforms=transforms, seed=seed, overwrite=overwrite, device=device
+    )
+    print(json.dumps(ranking.summary, indent=2) if as_json else ranking.text())
+    raise typer.Exit(ranking.exit_code)
+
+
+@app.command()
+def simulate(
+    world: Annotated[str, typer.Argument(help="wholebrain, covid or brats.")],
+    out: Out,
+    subjects: Annotated[int | None, typer.Option(help="How many; covid: how many labelled slices.")] = None,
+    seed: Annotated[int, typer.Option(help="Of the simulated subjects.")] = 0,
+    spacing_mm: Annotated[
+        float | None, typer.Option("--spacing-mm", help="Side of a voxel (wholebrain, brats).")
+    ] = None,
+    size: Annotated[int | None, typer.Option(help="Rows and columns of a slice (covid).")] = None,
+    workers: Workers = None,
+    quiet: Quiet = False,
+) -> None:
+    """Write a simulated cohort in the files and folders that the real data come in."""
+    from semiseg.simulate.worlds import simulate_world
+
+    set_quiet(quiet)
+    simulate_world(world, out, subjects=subjects, seed=seed, spacing_mm=spacing_mm, size=size, workers=workers)
+    print(f"{out}: simulated, not scans of people; scores on them do not carry over to real scans")
+
+
+@app.command()
 def demo(
     out: Out = Path("demo"),
     device: Device = "auto",
@@ -270,7 +326,7 @@ def _models_and_scans(paths: list[Path]) -> tuple[list[Path], list[Path]]:
     first = next(files, len(paths) - 1)
     if first == 0:
         raise UserError(
-            f"predict: got only {paths[0]}, expected at least one run or model and then the scans; name both"
+            f"RUN_OR_MODEL... INPUT...: got only {paths[0]}, expected at least one run or model and then the scans; name both"
         )
     return paths[:first], paths[first:]
 

@@ -111,6 +111,28 @@ def overlay(
     return _png(figure, dpi=100)
 
 
+def scatter(
+    panels: Mapping[str, Series], x_label: str, y_label: str, description: str, *, same_range: bool = True
+) -> bytes:
+    """A panel of points for each title, at most four in a row, on white.
+
+    description: in words, kept in the file. same_range: both axes are shares from 0 to 1, so the diagonal is drawn.
+    """
+    columns = min(4, len(panels))
+    rows = -(-len(panels) // columns)
+    figure = Figure(figsize=(2.9 * columns, 3.0 * rows), layout="constrained")
+    for place, (title, (x, y)) in enumerate(panels.items(), start=1):
+        axes = figure.add_subplot(rows, columns, place)
+        if same_range:
+            axes.plot((0, 1), (0, 1), color=INK["light"], alpha=0.3, linewidth=1, linestyle=LINES[1])
+            axes.set(xlim=(-0.03, 1.03), aspect="equal")
+        axes.scatter(x, y, s=18, color=METHOD_COLOURS["light"][0], alpha=0.7, linewidths=0)
+        axes.set(xlabel=x_label, ylabel=y_label, ylim=(-0.03, 1.03))
+        axes.set_title(title, fontsize="medium")
+        axes.grid(alpha=0.15)
+    return _png(figure, dpi=120, metadata={"Description": description})
+
+
 def telling_slice(label: Int[np.ndarray, "x y z"]) -> int:
     """The slice across the last axis with the largest sum over classes of the share of a class in it."""
     shares = np.zeros(label.shape[2])
@@ -120,8 +142,8 @@ def telling_slice(label: Int[np.ndarray, "x y z"]) -> int:
     return int(shares.argmax()) if shares.any() else label.shape[2] // 2
 
 
-def _png(figure: Figure, dpi: int) -> bytes:
+def _png(figure: Figure, dpi: int, metadata: Mapping[str, str] | None = None) -> bytes:
     buffer = io.BytesIO()
     FigureCanvasAgg(figure)
-    figure.savefig(buffer, dpi=dpi, format="png", facecolor="auto")
+    figure.savefig(buffer, dpi=dpi, format="png", facecolor="auto", metadata=dict(metadata or {}))
     return buffer.getvalue()

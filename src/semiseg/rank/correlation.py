@@ -1,0 +1,115 @@
+"""What a label-free score is worth: how well it orders scans by their true Dice."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+
+from semiseg.errors import InputError, UserError
+from semiseg.files import replacing
+from semiseg.rank.scores import SCORES
+
+_FEWEST = 3
+"""Any two scans are in perfect order or in perfect disorder."""
+
+
+@dataclass(frozen=True)
+class Correlation:
+    """Score against true Dice of one class, region or mean, a pair for every scan that has both."""
+
+    name: str
+    kind: str
+    """class, region or mean"""
+    score: str
+    """Which of SCORES."""
+    cases: tuple[str, ...]
+    estimated: tuple[float, ...]
+    true: tuple[float, ...]
+    rho: float | None
+    """Spearman's rank correlation, ties by mean rank; None for fewer than 3 scans, or where all have one value."""
+
+    @property
+    def text(self) -> str:
+        """Such as `core: rho 0.81 (n = 12)`."""
+        return f"{self.name}: rho {'-' if self.rho is None else f'{self.rho:.2f}'} (n = {len(self.cases)})"
+
+
+def rank_correlation(ranking_csv: Path, metrics_csv: Path, score: str = "equivariance_dice") -> list[Correlation]:
+    """Compare a ranking with `semiseg evaluate`'s scores of the same model's predictions for the same scans.
+
+    Classes and regions are told apart by name and label values. For a mean row, the true value is the mean over the
+    classes (or regions) that the scan's truth has. Scans with state `ok` count; a scan without a score does not.
+
+    Raises UserError for an unknown score, InputError if a file is not what it should be or no scan is in both.
+    """
+    if score not in SCORES:
+        raise UserError(f"score: got {score!r}, expected one of: {', '.join(SCORES)}")
+    ranked = _read(ranking_csv, {"case", "class", "value", "kind", score}, "ranking.csv of `semiseg rank`")
+    metrics = _read(
+        metrics_csv, {"case", "class", "value", "state", "dice", "in_truth"}, "metrics.csv of `semiseg evaluate`"
+    )
+    scored = {_key(row): row for row in metrics if row["state"] == "ok"}
+    if not {row["case"] for row in ranked} & {row["case"] for row in metrics}:
+        raise InputError(f"{metrics_csv}: got no case of {ranking_csv}, expected scores of the same scans; check both")
+    truths: dict[tuple[str, str], list[float]] = {}
+    pairs: dict[tuple[str, str, str], list[tuple[str, float, float]]] = {}
+    for row in ranked:
+        true = scored.get(_key(row))
+        if row["kind"] != "mean" and true is not None and true["in_truth"] == "True":
+            truths.setdefault((row["case"], row["kind"]), []).append(float(true["dice"]))
+    for row in ranked:
+        values = pairs.setdefault((row["class"], row["value"], row["kind"]), [])
+        if row["kind"] == "mean":
+            dice = truths.get((row["case"], "region" if row["class"] == "regions_mean" else "class"))
+            value = fmean(dice) if dice else None
+        else:
+            value = float(scored[_key(row)]["dice"]) if _key(row) in scored else None
+        if value is not None and row[score]:
+            values.append((row["case"], float(row[score]), value))
+    return [_correlation(name, kind, score, found) for (name, _, kind), found in pairs.items()]
+
+
+def draw_correlation(correlations: Sequence[Correlation], path: Path) -> str:
+    """Write a PNG with a panel for each class, region or mean: a point a scan. Returns its alternative text, which is
+    the PNG's Description too."""
+    from semiseg.report.figures import scatter
+
+    first = correlations[0]
+    told = "; ".join(each.text for each in correlations)
+    alternative = f"True Dice against {first.score}, a point a scan, a panel a structure. Rank correlation: {told}."
+    panels = {each.text: (each.estimated, each.true) for each in correlations}
+    png = scatter(
+        panels, first.score.replace("_", " "), "true Dice", alternative, same_range=first.score.endswith("dice")
+    )
+    with replacing(path) as temporary:
+        temporary.write_bytes(png)
+    return alternative
+
+
+def _correlation(name: str, kind: str, score: str, found: Sequence[tuple[str, float, float]]) -> Correlation:
+    from scipy.stats import spearmanr
+
+    cases, estimated, true = zip(*found, strict=True) if found else ((), (), ())
+    defined = len(found) >= _FEWEST and len(set(estimated)) > 1 and len(set(true)) > 1
+    rho = float(spearmanr(estimated, true).statistic) if defined else None
+    return Correlation(name, kind, score, cases, estimated, true, rho)
+
+
+def _key(row: dict[str, str]) -> tuple[str, str, frozenset[str]]:
+    return (row["case"], row["class"], frozenset(row["value"].split("+")))
+
+
+def _read(path: Path, columns: set[str], expected: str) -> list[dict[str, str]]:
+    try:
+        with Path(path).open(newline="", encoding="utf-8") as file:
+            reader = csv.DictReader(file)
+            rows = list(reader)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path}: got {error}, expected the {expected}") from None
+    missing = columns - set(reader.fieldnames or ())
+    if missing:
+        raise InputError(f"{path}: got no column {', '.join(sorted(missing))}, expected the {expected}; check the path")
+    return rows
