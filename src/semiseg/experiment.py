@@ -12,11 +12,13 @@ from pydantic import Field
 
 from semiseg.data.check import CheckReport, check_dataset
 from semiseg.data.dataset import Dataset
+from semiseg.data.facts import ImageFacts, all_facts
 from semiseg.data.fingerprint import make_plan
 from semiseg.data.layouts import open_dataset
 from semiseg.data.plan import Plan, for_every_channel, merged
 from semiseg.data.planning import Dims
 from semiseg.data.prepare import PreparedCase, prepare_cases
+from semiseg.data.space import AS_WINDOWED, windowed_already
 from semiseg.data.splits import Splits, make_splits
 from semiseg.draws import seed_of
 from semiseg.errors import InputError, UserError
@@ -44,6 +46,10 @@ class DataConfig(Settings):
     labelled: str | None = None
     val: str | None = None
     test: str | None = None
+    unlabelled_part: str | None = None
+    """A count or fraction of the groups of unlabelled scans; all unless told."""
+    reuse_labelled: bool = False
+    """Labelled scans, without their labels, are unlabelled scans too."""
     split_seed: int = 0
     draw: int = 0
     transductive: bool = False
@@ -70,6 +76,8 @@ class RunSettings(Settings):
     dims: Annotated[Dims, WORD] = "auto"
     memory_gb: float = Field(default=8.0, gt=0)
     """Budget that patch and batch are chosen for."""
+    unlabelled_ratio: float | None = Field(default=None, gt=0)
+    """Unlabelled patches for each labelled one, where the plan is made; 1 unless told."""
     seed: int = 0
     """Initialisation, order and augmentation."""
     init: str | None = None
@@ -155,6 +163,8 @@ def checked_splits(data: DataConfig, workers: int, saved: Path | None = None) ->
         labelled=data.labelled,
         val=None if "val" in declared else data.val,
         test=None if "test" in declared else data.test,
+        unlabelled_part=data.unlabelled_part,
+        reuse_labelled=data.reuse_labelled,
         split_seed=data.split_seed,
         draw=data.draw,
         base=dataset.root,
@@ -173,7 +183,8 @@ def prepare_dataset(settings: RunSettings, workers: int | None = None) -> list[P
     workers = default_workers() if workers is None else workers
     dataset, splits = _announced(settings, workers)
     plan = _plan_of(settings, dataset, splits, workers)
-    return prepare_cases((*splits.labelled, *splits.unlabelled, *splits.val), plan, workers=workers)
+    _say_windowed(splits, plan, workers)
+    return prepare_cases(splits.not_test, plan, workers=workers)
 
 
 def _announced(settings: RunSettings, workers: int, saved: Path | None = None) -> tuple[Dataset, Splits]:
@@ -213,7 +224,13 @@ def train_run(
         return folder
     begun = folder.config.exists()  # it is written last: without it, splits and plan may be of other settings
     dataset, splits = _announced(settings, workers, folder.splits if begun else None)
+    if settings.training.patience is not None and not splits.val:
+        raise UserError(
+            f"training.patience: got {settings.training.patience} without validation scans, expected some to stop by; "
+            "give --val, or leave it out"
+        )
     plan = Plan.load(folder.plan) if begun else _plan_of(settings, dataset, splits, workers)
+    _say_windowed(splits, plan, workers)
     chosen_device(device)
     torch.manual_seed(seed_of(settings.seed, "initialisation"))
     network = build_network(plan)
@@ -259,6 +276,7 @@ def _finish(folder: RunFolder, plan: Plan, settings: RunSettings, cases: Cases, 
         "checkpoint": used,
         "note": "best checkpoint by validation Dice" if used == "best" else "no validation scans: the last checkpoint",
         "steps": progress.step,
+        "stopped_early": progress.stopped_early,
         "last": {"step": progress.step, "validation_dice": progress.last_dice},
         "best": {"step": progress.best_step, "validation_dice": progress.best_dice},
         "labelled": len(cases.labelled),
@@ -269,14 +287,20 @@ def _finish(folder: RunFolder, plan: Plan, settings: RunSettings, cases: Cases, 
         "duration_s": round(progress.duration_s, 1),
         "precision": progress.precision,
     }
+    early = f", no better for {settings.training.patience}" if progress.stopped_early else ""
     facts = {"classes": plan.classes, "settings": settings.resolved(), "scores": result}
     save_model(folder.model, checkpoint_weights(folder, used), plan, facts)
     write_json(folder.result, result)
-    say(f"{folder.path}: finished {progress.step} steps; {result['note']}; model in {folder.model}")
+    say(f"{folder.path}: finished {progress.step} steps{early}; {result['note']}; model in {folder.model}")
 
 
 def _plan_of(settings: RunSettings, dataset: Dataset, splits: Splits, workers: int) -> Plan:
     if settings.plan_file:
+        if settings.unlabelled_ratio is not None:
+            raise UserError(
+                f"unlabelled_ratio: got {settings.unlabelled_ratio:g} and a plan file, expected one of them; "
+                "leave one out, or say plan.unlabelled_batch"
+            )
         plan = Plan.load(Path(settings.plan_file))
         changes = for_every_channel(settings.plan, len(plan.channels))
         return Plan.checked(merged(plan.model_dump(mode="json"), changes), where="plan")
@@ -285,9 +309,21 @@ def _plan_of(settings: RunSettings, dataset: Dataset, splits: Splits, workers: i
         splits,
         dims=settings.dims,
         memory_gb=settings.memory_gb,
+        unlabelled_ratio=settings.unlabelled_ratio,
         overrides=settings.plan,
         workers=workers,
     )
+
+
+def _say_windowed(splits: Splits, plan: Plan, workers: int) -> None:
+    """Tell the user how many scans count as windowed already, where the plan has `eight_bit`."""
+    if not any(rule.eight_bit for rule in plan.normalisation):
+        return
+    facts = all_facts((*splits.labelled, *splits.unlabelled, *splits.val), workers).values()
+    ranges = [[(i.lowest, i.highest) for i in case.images if isinstance(i, ImageFacts)] for case in facts]
+    count = sum(windowed_already(of_case, plan) for of_case in ranges)
+    if count:
+        say(f"{count} of {len(ranges)} scans: {AS_WINDOWED}")
 
 
 def _refuse_other_settings(folder: RunFolder, wanted: Mapping[str, Any]) -> None:

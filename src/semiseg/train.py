@@ -39,10 +39,11 @@ class TrainingConfig(Settings):
     """How long and how to train, the same for every method."""
 
     steps: int = Field(default=5000, ge=1)
-    optimiser: Literal["adamw", "sgd"] = "adamw"
+    optimiser: Literal["adamw", "adam", "sgd"] = "adamw"
     lr: float = Field(default=5e-3, gt=0)
     weight_decay: float = Field(default=1e-2, ge=0)
-    schedule: Literal["constant", "poly", "cosine"] = "poly"
+    """Of weights. `adam` and `sgd` add it to the gradient, `adamw` shrinks the weights themselves."""
+    schedule: Literal["constant", "poly", "cosine", "exponential"] = "poly"
     warm_up: float = Field(default=0.02, ge=0, lt=1)
     """Share of the steps in which the learning rate rises."""
     clip: float = Field(default=12.0, gt=0)
@@ -52,6 +53,8 @@ class TrainingConfig(Settings):
     precision: Annotated[Literal["auto", "32", "bf16", "16"], WORD] = "auto"
     validate_every: int | None = Field(default=None, ge=1)
     """Steps between validations; a tenth of all steps unless told."""
+    patience: int | None = Field(default=None, ge=1)
+    """Stop after so many steps without a better validation Dice. Needs validation scans."""
     checkpoint_every: int = Field(default=250, ge=1)
     log_every: int = Field(default=10, ge=1)
     tensorboard: bool = True
@@ -67,6 +70,7 @@ class Progress:
     best_dice: float | None = None
     best_step: int | None = None
     last_dice: float | None = None
+    stopped_early: bool = False
     duration_s: float = 0.0
     precision: str = ""
     dice: dict[str, float] = field(default_factory=dict)
@@ -138,6 +142,8 @@ def fit(
 
     with _termination() as terminated:
         for step in track(range(progress.step, config.steps), "Training", total=config.steps - progress.step):
+            if progress.stopped_early:
+                break
             fraction = step / config.steps
             rate = config.lr * learning_rate(fraction, config.schedule, config.warm_up)
             for group in optimiser.param_groups:
@@ -184,6 +190,7 @@ def fit(
             save = progress.step % config.checkpoint_every == 0 or progress.step == config.steps
             if progress.step % validate_every == 0 or progress.step == config.steps:
                 _validate(method, plan, cases.validation, accelerator, progress)
+                progress.stopped_early = progress.step < config.steps and _out_of_patience(progress, config)
                 if main:
                     _record(method, batch, folder, progress, mirror)
                 save = True
@@ -223,7 +230,16 @@ def _optimiser(method: Method, config: TrainingConfig) -> torch.optim.Optimizer:
     ]
     if config.optimiser == "sgd":
         return torch.optim.SGD(groups, lr=config.lr, momentum=0.99, nesterov=True)
+    if config.optimiser == "adam":
+        return torch.optim.Adam(groups, lr=config.lr)
     return torch.optim.AdamW(groups, lr=config.lr)
+
+
+def _out_of_patience(progress: Progress, config: TrainingConfig) -> bool:
+    """Right after a validation; every process has the same scores, so all of them stop at the same step."""
+    if config.patience is None or progress.best_step is None:
+        return False
+    return progress.step - progress.best_step >= config.patience
 
 
 def _divergence(folder: RunFolder, step: int, names: list[str], terms: dict[str, Tensor]) -> str:
@@ -288,6 +304,8 @@ def _validate(
     per_class = {name: [s[name] for s in scores if name in s] for name in list(plan.classes)[1:]}
     progress.dice = {name: float(np.mean(values)) for name, values in per_class.items() if values}
     progress.last_dice = float(np.mean(list(progress.dice.values()))) if progress.dice else 0.0
+    if progress.best_dice is None or progress.last_dice > progress.best_dice:
+        progress.best_dice, progress.best_step = progress.last_dice, progress.step
 
 
 def dice_per_class(prediction: np.ndarray[Any, Any], label: np.ndarray[Any, Any], plan: Plan) -> dict[str, float]:
@@ -313,8 +331,7 @@ def _record(
         folder.append(step=progress.step, kind="validation", dice=progress.dice, dice_mean=progress.last_dice)
         if mirror:
             mirror.numbers({"dice": progress.dice, "dice_mean": progress.last_dice}, progress.step)
-        if progress.best_dice is None or progress.last_dice > progress.best_dice:
-            progress.best_dice, progress.best_step = progress.last_dice, progress.step
+        if progress.best_step == progress.step:
             tensors = {f"predictor.{name}": tensor for name, tensor in method.predictor.state_dict().items()}
             write_checkpoint(folder.best, tensors, {"step": progress.step, "dice": progress.last_dice})
     draw_progress(folder.read_log(), folder.progress)

@@ -12,6 +12,7 @@ from jaxtyping import Float
 from semiseg.data.dataset import Case, Dataset
 from semiseg.data.facts import CaseFacts, ImageFacts, LabelFacts, all_facts
 from semiseg.data.images import ras_spacing, read_image, read_label, to_ras
+from semiseg.data.label_values import class_value, class_values
 from semiseg.data.plan import Normalisation, Plan
 from semiseg.data.planning import Dims, plan_from
 from semiseg.data.splits import Splits
@@ -72,6 +73,7 @@ def make_plan(
     *,
     dims: Dims = "auto",
     memory_gb: float = 8.0,
+    unlabelled_ratio: float | None = None,
     overrides: Mapping[str, Any] | None = None,
     workers: int = 1,
 ) -> Plan:
@@ -80,13 +82,15 @@ def make_plan(
     Labels are read of labelled and validation cases only. Raises InputError for unreadable files, cases with
     different numbers of channels, labels without foreground, and what `plan_from` raises.
     """
-    overrides = {"channel_suffix": dataset.channel_suffix, **(overrides or {})}
-    return plan_from(measure(dataset, splits, workers), dims=dims, memory_gb=memory_gb, overrides=overrides)
+    declared = ("channel_suffix", "relabel", "other_is_background", "regions")
+    overrides = {**{key: getattr(dataset, key) for key in declared}, **(overrides or {})}
+    measured = measure(dataset, splits, workers)
+    return plan_from(measured, dims=dims, memory_gb=memory_gb, unlabelled_ratio=unlabelled_ratio, overrides=overrides)
 
 
 def measure(dataset: Dataset, splits: Splits, workers: int = 1) -> Fingerprint:
     """The fingerprint of a dataset's labelled, unlabelled and validation scans, test scans left out."""
-    cases = (*splits.labelled, *splits.unlabelled, *splits.val)
+    cases = splits.not_test
     facts = all_facts(cases, workers)
     images = [_readable(case, facts[case.name]) for case in cases]
     channels = dataset.channels or (UNDECLARED,) * len(cases[0].images)
@@ -99,13 +103,13 @@ def measure(dataset: Dataset, splits: Splits, workers: int = 1) -> Fingerprint:
     visible = [facts[case.name] for case in (*splits.labelled, *splits.val)]
     return Fingerprint(
         channels=channels,
-        classes=dataset.classes or _classes_found(visible, dataset.ignore),
+        classes=dataset.classes or _classes_found(visible, dataset),
         shapes=tuple(_ras_sides(scans[0].shape, scans[0].geometry) for scans in images),
         boxes=tuple(_nonzero_box(scans) for scans in images),
         spacings_mm=tuple(ras_spacing(scans[0].geometry) for scans in images),
         zero_shares=tuple(min(scan.zero_share for scan in scans) for scans in images),
         normalisation=tuple(
-            _window(splits.labelled, channel, dataset.ignore) if name.upper() == "CT" else Normalisation()
+            _window(splits.labelled, channel, dataset) if name.upper() == "CT" else Normalisation()
             for channel, name in enumerate(channels)
         ),
         ignore=dataset.ignore,
@@ -136,17 +140,18 @@ def _nonzero_box(scans: Sequence[ImageFacts]) -> tuple[int, int, int]:
     return _ras_sides([int(side) for side in sides], scans[0].geometry)
 
 
-def _classes_found(cases: Iterable[CaseFacts], ignore: int | None) -> dict[str, int]:
+def _classes_found(cases: Iterable[CaseFacts], dataset: Dataset) -> dict[str, int]:
     """The values in visible labels, named by their number; 0 is always there as the background."""
-    found = {value for facts in cases if isinstance(facts.label, LabelFacts) for value in facts.label.values}
-    return {"background": 0} | {str(value): value for value in sorted(found - {0, ignore})}
+    labels = (facts.label for facts in cases if isinstance(facts.label, LabelFacts))
+    found = {class_value(value, dataset) for label in labels for value in label.values}
+    return {"background": 0} | {str(value): value for value in sorted(found - {0, dataset.ignore})}
 
 
-def _window(cases: Sequence[Case], channel: int, ignore: int | None) -> Normalisation:
+def _window(cases: Sequence[Case], channel: int, dataset: Dataset) -> Normalisation:
     """Percentiles, mean and deviation of the foreground in the labelled scans (as nnU-Net does for CT)."""
     most = min(CT_VOXELS, CT_VOXELS_IN_ALL // max(1, len(cases)))
     shown = track(cases, "Measuring intensities")
-    samples = [_foreground_intensities(case, channel, ignore, most) for case in shown]
+    samples = [_foreground_intensities(case, channel, dataset, most) for case in shown]
     voxels = np.concatenate([np.zeros(0, np.float32), *samples]).astype(np.float64)
     if not voxels.size:
         names = ", ".join(case.name for case in cases)
@@ -164,7 +169,7 @@ def _window(cases: Sequence[Case], channel: int, ignore: int | None) -> Normalis
     )
 
 
-def _foreground_intensities(case: Case, channel: int, ignore: int | None, most: int) -> Float[np.ndarray, " n"]:
+def _foreground_intensities(case: Case, channel: int, dataset: Dataset, most: int) -> Float[np.ndarray, " n"]:
     """Of at most `most` random voxels."""
     assert case.label is not None
     label = read_label(case.label)
@@ -174,7 +179,8 @@ def _foreground_intensities(case: Case, channel: int, ignore: int | None, most: 
             f"{case.label}: got shape {label.geometry.shape}, expected {image.geometry.shape} like "
             f"{case.images[channel]}; resample one onto the other, or leave the case out"
         )
-    foreground = label.array > 0 if ignore is None else (label.array > 0) & (label.array != ignore)
+    values = class_values(label.array, dataset)
+    foreground = values > 0 if dataset.ignore is None else (values > 0) & (values != dataset.ignore)
     voxels = image.array[foreground]
     if len(voxels) > most:
         voxels = np.random.default_rng(seed_of("window", case.name)).choice(voxels, most, replace=False)

@@ -18,10 +18,16 @@ from semiseg.data.dataset import Case, Dataset
 from semiseg.errors import InputError, UserError
 from semiseg.files import write_json
 
+_SHARE = re.compile(r"\d+|(\d+\.\d*|\.\d+)|(\d+\.?\d*|\.\d+)%")
+"""A count, a fraction with a point, or a percentage."""
+
 
 @dataclass(frozen=True)
 class Splits:
-    """Four lists of cases, each case in one at most. Unlabelled cases carry no label, so it cannot leak."""
+    """Four lists of cases, each case in one at most, but that labelled ones may be unlabelled ones too.
+
+    Unlabelled cases carry no label, so it cannot leak.
+    """
 
     labelled: tuple[Case, ...]
     unlabelled: tuple[Case, ...]
@@ -30,6 +36,12 @@ class Splits:
     split_seed: int = 0
     draw: int = 0
     notes: tuple[str, ...] = ()
+
+    @property
+    def not_test(self) -> tuple[Case, ...]:
+        """Every labelled, unlabelled and validation case, once."""
+        labelled = {case.name for case in self.labelled}
+        return (*self.labelled, *(case for case in self.unlabelled if case.name not in labelled), *self.val)
 
     def to_json(self) -> list[dict[str, Any]]:
         """nnU-Net's splits_final shape: a list with one split; `train` are the labelled names."""
@@ -50,7 +62,8 @@ class Splits:
         except (OSError, ValueError, TypeError, AttributeError) as error:
             raise InputError(f"{path}: got {error}, expected a list with one split; write it anew") from None
         chosen = {key: _by_name(names, dataset.cases, str(path)) for key, names in lists.items()}
-        _refuse_twice([case.name for cases in chosen.values() for case in cases], str(path))
+        for stream in ("train", "unlabelled"):  # a labelled case may be unlabelled too
+            _refuse_twice([case.name for key in (stream, "val", "test") for case in chosen[key]], str(path))
         _need_labels(chosen["train"] + chosen["val"], str(path))
         hidden = tuple(replace(case, label=None) for case in chosen["unlabelled"])
         return cls(tuple(chosen["train"]), hidden, tuple(chosen["val"]), tuple(chosen["test"]), *seeds)
@@ -62,6 +75,9 @@ def make_splits(
     labelled: str | None = None,
     val: str | None = None,
     test: str | None = None,
+    fold: str | None = None,
+    unlabelled_part: str | None = None,
+    reuse_labelled: bool = False,
     split_seed: int = 0,
     draw: int = 0,
     base: Path,
@@ -70,12 +86,17 @@ def make_splits(
 
     labelled, val, test: a count of groups ("4"; "1" is one group), a fraction of groups with a point or %
     ("0.1", "10%", "1.0"; rounded up), or a file of case names, one a line (looked for as given, then in
-    `base`). Default: every case with a label, none, none.
+    `base`). Default: every case with a label, none, none. unlabelled_part: a count or fraction of the groups
+    of unlabelled cases, all unless told. fold: "K/N" instead of val and test, see below. reuse_labelled: labelled cases are unlabelled ones too, their labels
+    hidden there.
 
     Groups that have labels are ranked by a hash of (split_seed, group): the first are test, the next are
-    validation. Cases that the dataset itself puts somewhere stay there and are not counted. The remaining
+    validation. With a fold they are cut into N parts that differ by one group at most: part K is test, the next one
+    (the first after the last) validation. Cases that the dataset itself puts somewhere stay there and are not
+    counted. The remaining
     groups with labels are ranked by a hash of (draw, group) and the first are labelled; all others lose their
-    labels here. So draws nest, and a dropped case moves no other past its neighbours. Unlabelled scans of a
+    labels here. If only a part of the unlabelled groups is used, it is the first by another hash of
+    (draw, group). So draws nest, and a dropped case moves no other past its neighbours. Unlabelled scans of a
     validation or test group are not used. Raises InputError if a group would part, UserError if more is asked
     than there is.
     """
@@ -83,6 +104,7 @@ def make_splits(
     named = {name: _names(spec, name, cases, base) for name, spec in (("test", test), ("val", val))}
     places = _fixed_places(cases, named)
     pool = _rank("split", split_seed, _groups_with_labels(cases) - places.keys() - _kept_for_training(cases))
+    places |= _fold(fold, pool, test, val)
     for place, spec in (("test", test), ("val", val)):
         if named[place] is None:
             count = _count(spec or "0", f"--{place}", pool_size=len(pool), left=_unplaced(pool, places))
@@ -97,15 +119,37 @@ def make_splits(
         used = case.name in explicit or (case.label is not None and case.split != "unlabelled")
         lists[places[case.group_name] if used else "unused"].append(case)
     _need_labels(lists["val"], "--val")
+    labelled_cases = tuple(case for case in free if case.name in chosen)
+    others = _part([case for case in free if case.name not in chosen], unlabelled_part, draw)
     return Splits(
-        labelled=tuple(case for case in free if case.name in chosen),
-        unlabelled=tuple(replace(case, label=None) for case in free if case.name not in chosen),
+        labelled=labelled_cases,
+        unlabelled=tuple(replace(case, label=None) for case in (*others, *labelled_cases * reuse_labelled)),
         val=tuple(lists["val"]),
         test=tuple(lists["test"]),
         split_seed=split_seed,
         draw=draw,
         notes=_unused_note(lists["unused"]),
     )
+
+
+def _fold(spec: str | None, pool: list[str], test: str | None, val: str | None) -> dict[str, str]:
+    """Group to `test` or `val`; nothing without a fold."""
+    if spec is None:
+        return {}
+    for flag, other in (("--test", test), ("--val", val)):
+        if other is not None:
+            raise UserError(f"--fold: got {spec!r} together with {flag} {other}, expected one of them; leave one out")
+    match = re.fullmatch(r"(\d+)/(\d+)", spec)
+    fold, folds = (int(match[1]), int(match[2])) if match else (0, 0)
+    if not 1 <= fold <= folds or folds < 3:  # of two, nothing would be left to train on
+        raise UserError(f"--fold: got {spec!r}, expected K/N with K from 1 to N and N from 3; 1/5 is the first of five")
+    if folds > len(pool):
+        raise UserError(f"--fold: got {spec!r}, expected at most {len(pool)} folds, one a group with labels; ask for fewer")
+
+    def part(index: int) -> list[str]:
+        return pool[index * len(pool) // folds : (index + 1) * len(pool) // folds]
+
+    return dict.fromkeys(part(fold - 1), "test") | dict.fromkeys(part(fold % folds), "val")
 
 
 def _labelled_names(free: list[Case], spec: str | None, draw: int, base: Path, held_out: list[Case]) -> set[str]:
@@ -133,6 +177,17 @@ def _labelled_names(free: list[Case], spec: str | None, draw: int, base: Path, h
     return {case.name for case in able if case.group_name in groups}
 
 
+def _part(cases: list[Case], spec: str | None, draw: int) -> list[Case]:
+    """The cases of the first of their ranked groups, as many as asked."""
+    if spec is None:
+        return cases
+    if not _SHARE.fullmatch(spec):
+        raise UserError(f"data.unlabelled_part: got {spec!r}, expected a count (4) or a fraction (0.1 or 10%)")
+    ranked = _rank("unlabelled", draw, {case.group_name for case in cases})
+    groups = set(ranked[: _count(spec, "data.unlabelled_part", len(ranked), ranked, "the groups without labels")])
+    return [case for case in cases if case.group_name in groups]
+
+
 def _rank(purpose: str, seed: int, groups: Iterable[str]) -> list[str]:
     def key(group: str) -> bytes:
         return hashlib.blake2b(f"{purpose}/{seed}/{group}".encode(), digest_size=16).digest()
@@ -140,7 +195,13 @@ def _rank(purpose: str, seed: int, groups: Iterable[str]) -> list[str]:
     return sorted(groups, key=key)
 
 
-def _count(spec: str, flag: str, pool_size: int, left: Sequence[str]) -> int:
+def _count(
+    spec: str,
+    flag: str,
+    pool_size: int,
+    left: Sequence[str],
+    which: str = "the groups with labels that are still free",
+) -> int:
     """How many groups a count or fraction asks for, in exact arithmetic: 10% of 30 is 3, never 4."""
     percent = spec.endswith("%")
     share = Fraction(spec.rstrip("%")) / (100 if percent else 1)
@@ -149,16 +210,13 @@ def _count(spec: str, flag: str, pool_size: int, left: Sequence[str]) -> int:
         raise UserError(f"{flag}: got {spec!r}, expected a fraction up to 1.0 or 100%; a count has no point")
     count = int(share) if is_count else ceil(share * pool_size)
     if count > len(left):
-        raise UserError(
-            f"{flag}: got {spec!r} ({count} groups), expected at most {len(left)}, "
-            "the groups with labels that are still free; ask for fewer"
-        )
+        raise UserError(f"{flag}: got {spec!r} ({count} groups), expected at most {len(left)}, {which}; ask for fewer")
     return count
 
 
 def _names(spec: str | None, name: str, cases: Sequence[Case], base: Path) -> set[str] | None:
     """The case names in the file that `spec` names; None if it is a count or a fraction."""
-    if spec is None or re.fullmatch(r"\d+|(\d+\.\d*|\.\d+)|(\d+\.?\d*|\.\d+)%", spec):
+    if spec is None or _SHARE.fullmatch(spec):
         return None
     path = next((path for path in (Path(spec), base / spec) if path.is_file()), None)
     if path is None:
