@@ -1,4 +1,4 @@
-"""Pictures of predictions: outlines over the scan, beside the truth and another model's, a slice a PNG, a scan a GIF."""
+"""Predictions over their scans, beside the truth and those of another model: PNGs of slices, GIFs of volumes."""
 
 from __future__ import annotations
 
@@ -16,9 +16,8 @@ from semiseg.data.dataset import Case
 from semiseg.data.images import ras_spacing, read_label, to_ras
 from semiseg.data.layouts import open_dataset
 from semiseg.data.layouts.listing import scan_files
-from semiseg.data.plan import Plan
+from semiseg.data.plan import Normalisation, Plan
 from semiseg.data.prepare import _class_indices, read_channels
-from semiseg.data.space import normalise
 from semiseg.errors import InputError
 from semiseg.files import replacing
 from semiseg.pictures import class_colour
@@ -61,11 +60,12 @@ def draw_overlays(
     has the case's label file, the prediction under `title`, and that of the folder `beside` under its own title.
     A case that cannot be drawn is reported and passed over.
     """
-    folders = {title: out, **({beside[0]: beside[1]} if beside else {})}
-    predicted = {name: scan_files(folder) for name, folder in folders.items()}
-    for case in track([case for case in cases if case.name in predicted[title]], "Drawing"):
-        files = {"truth": truth[case.name]} if case.name in truth else {}
-        files |= {name: found[case.name] for name, found in predicted.items() if case.name in found}
+    predicted = scan_files(out)
+    columns = [("truth", truth), (title, predicted)]
+    if beside:
+        columns.append((beside[0], scan_files(beside[1])))
+    for case in track([case for case in cases if case.name in predicted], "Drawing"):
+        files = [(name, found[case.name]) for name, found in columns if case.name in found]
         try:
             _draw_case(out / "overlays", case, plan, files)
         except InputError as error:
@@ -108,15 +108,17 @@ def shown_slices(labels: Sequence[Int[np.ndarray, "x y z"]], axis: int) -> list[
     return [int(index) for index in np.rint(np.linspace(first, last, count))]
 
 
-def _draw_case(folder: Path, case: Case, plan: Plan, files: Mapping[str, Path]) -> None:
+def _draw_case(folder: Path, case: Case, plan: Plan, files: Sequence[tuple[str, Path]]) -> None:
     channels, scan = read_channels(case, plan)
-    grey = _grey(to_ras(normalise(channels[0], plan.normalisation[0]), scan.geometry.affine))
+    grey = to_ras(_grey(channels[0], plan.normalisation[0]), scan.geometry.affine)
     layers = []
-    for title, path in files.items():
-        values = read_label(path).array
-        if values.shape != channels[0].shape:
-            raise InputError(f"{path}: got shape {values.shape}, expected {channels[0].shape} as in {case.images[0]}")
-        layers.append(Layer(title, to_ras(_class_indices(path, values, plan), scan.geometry.affine)))
+    for title, path in files:
+        try:
+            layers.append(Layer(title, to_ras(_indices(path, channels[0].shape, plan), scan.geometry.affine)))
+        except InputError as error:
+            say(f"{case.name}: {title} left out of the overlay: {error}")
+    if not layers:
+        return
     axis = 2 if plan.slice_axis is None else plan.slice_axis
     present = sorted({int(index) for layer in layers for index in np.unique(layer.label) if index > 0})
     legend = {name: class_colour(index) for index, name in enumerate(plan.classes) if index in present}
@@ -171,15 +173,15 @@ def _page(
     flat = grey.shape[axis] == 1
     size = panel_size((grey.shape[across], grey.shape[up]), (spacing_mm[across], spacing_mm[up]))
     picture = facing(np.take(grey, number, axis))
-    panels = {"scan" if flat else f"scan, slice {number}": outlined(picture, np.zeros_like(picture, int), size)}
-    panels |= {layer.title: outlined(picture, facing(np.take(layer.label, number, axis)), size) for layer in layers}
+    panels = [("scan" if flat else f"scan, slice {number}", outlined(picture, np.zeros_like(picture, int), size))]
+    panels += [(layer.title, outlined(picture, facing(np.take(layer.label, number, axis)), size)) for layer in layers]
     font, margin = _font(), 4
     line = round(font.size * 1.5)
     width = len(panels) * (size[0] + margin) + margin
     places, rows = _legend_places(legend, width, margin, line)
     page = Image.new("RGB", (width, line + size[1] + rows * line + margin), "black")
     draw = ImageDraw.Draw(page)
-    for column, (title, panel) in enumerate(panels.items()):
+    for column, (title, panel) in enumerate(panels):
         left = margin + column * (size[0] + margin)
         draw.text((left + size[0] // 2, line // 2), _shortened(title, size[0]), "white", font, anchor="mm")
         page.paste(Image.fromarray(panel), (left, line))
@@ -224,12 +226,24 @@ def outlined(picture: UInt8[np.ndarray, "h w"], label: Int[np.ndarray, "h w"], s
     edge = np.any([index != other for other in neighbours], axis=0)
     share = np.where(edge, 1.0, TINT) * (index > 0)
     colours = np.array([class_colour(order) for order in range(int(index.max()) + 1)], np.float32)[index]
-    return np.rint(pixels + share[..., None] * (colours - pixels)).astype(np.uint8)
+    drawn: _Pixels = np.rint(pixels + share[..., None] * (colours - pixels)).astype(np.uint8)
+    return drawn
 
 
-def _grey(normal: Float[np.ndarray, "x y z"]) -> UInt8[np.ndarray, "x y z"]:
-    low, high = float(normal.min()), float(normal.max())
-    return np.rint((normal - low) * (255 / max(high - low, 1e-6))).astype(np.uint8)
+def _indices(path: Path, shape: tuple[int, ...], plan: Plan) -> Int[np.ndarray, "x y z"]:
+    values = read_label(path).array
+    if values.shape != shape:
+        raise InputError(f"{path}: got shape {values.shape}, expected {shape} as the scan has; check the files' names")
+    return _class_indices(path, values, plan)
+
+
+def _grey(channel: Float[np.ndarray, "x y z"], rule: Normalisation) -> UInt8[np.ndarray, "x y z"]:
+    """The window that the network sees of CT; else all but the darkest and brightest half per cent."""
+    low, high = map(float, np.percentile(channel, (0.5, 99.5)))
+    if rule.scheme == "window" and not (rule.eight_bit and channel.min() >= 0 and channel.max() <= 255):
+        low, high = rule.low, rule.high
+    shown = (np.clip(channel, low, high) - low) * (255 / max(high - low, 1e-6))
+    return np.asarray(np.rint(shown), np.uint8)
 
 
 def _legend_places(names: Iterable[str], width: int, margin: int, line: int) -> tuple[dict[str, tuple[int, int]], int]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
 from semiseg.data.dataset import Case
 from semiseg.data.layouts import open_inputs
-from semiseg.errors import InputError
+from semiseg.errors import InputError, UserError
 from semiseg.model import load_model
 from semiseg.predict import LoadedModel, Predictions, predict_cases
 
@@ -26,17 +27,53 @@ def segment(
     keep_largest: bool = False,
     overwrite: bool = False,
     device: str = "auto",
+    overlay: bool = False,
+    truth: Path | None = None,
+    beside: Path | None = None,
 ) -> Predictions:
     """Segment files, folders of images or datasets of any layout with one or more runs or models (averaged).
 
     only: a file of case names, one a line, or a run's splits.json, which means its test scans. checkpoint: of runs;
-    default: their exported model. The rest as in `predict_cases`.
+    default: their exported model. overlay: draw the predictions into `out/overlays`, beside the labels in `truth` (or
+    in scans that are datasets; they are opened after prediction only) and beside the predictions of the run or model
+    `beside`, which go to `out/beside`. The rest as in `predict_cases`.
+
+    Raises UserError for `truth` or `beside` without `overlay`, or a `beside` of other classes.
     """
+    if not overlay and (truth or beside):
+        flag = "--truth" if truth else "--beside"
+        raise UserError(f"{flag}: got {truth or beside} without --overlay, expected both; add --overlay")
+    if truth and not truth.exists():
+        raise UserError(f"--truth: got {truth}, expected label files or a dataset; no such file or folder")
     loaded, cases = models_and_cases(models, scans, only, checkpoint)
-    return predict_cases(
-        loaded, cases, out, probabilities=probabilities, tta=tta, keep_largest=keep_largest,
-        overwrite=overwrite, device=device,
-    )  # fmt: skip
+    other = load_model(beside, checkpoint) if beside else None
+    if other and list(other.plan.classes.items()) != list(loaded[0].plan.classes.items()):
+        raise UserError(
+            f"--beside {beside}: got classes {other.plan.classes}, expected {loaded[0].plan.classes} as in "
+            f"{loaded[0].name}; show models of the same classes beside each other"
+        )
+
+    def predicted(with_models: Sequence[LoadedModel], folder: Path) -> Predictions:
+        return predict_cases(
+            with_models, cases, folder, probabilities=probabilities, tta=tta, keep_largest=keep_largest,
+            overwrite=overwrite, device=device,
+        )  # fmt: skip
+
+    made = predicted(loaded, out)
+    if other and beside:
+        made = replace(made, failed={**predicted([other], out / "beside").failed, **made.failed})
+    if overlay:
+        from semiseg.overlays import draw_overlays, true_labels  # reads labels: never before the prediction is made
+
+        second = (_title([beside]), out / "beside") if beside else None
+        draw_overlays(out, cases, loaded[0].plan, _title(models), true_labels(truth, scans), second)
+    return made
+
+
+def _title(models: Sequence[Path]) -> str:
+    """The name of a run or model; RUN/model goes by the run's."""
+    names = [path.resolve().parent.name if path.name == "model" else path.resolve().name for path in models]
+    return " + ".join(names)
 
 
 def models_and_cases(
