@@ -99,10 +99,9 @@ def test_ignore_label_background_first_and_old_modality_key(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("document", "message"),
     [
-        (
-            {"labels": {"background": 0, "whole": [1, 2]}},
-            "'whole', expected one whole number; regions are not supp",
-        ),
+        ({"labels": {"background": 0, "whole": [0, 1]}}, "got [0, 1] for label 'whole', expected whole numbers other"),
+        ({"labels": {"background": 0, "whole": []}}, "got [] for label 'whole', expected whole numbers other than 0"),
+        ({"labels": {"background": 0, "a": 1, "ignore": 2, "whole": [1, 2]}}, "got the ignore value 2 in a region"),
         ({"labels": {"0": "background"}}, "got 'background' for label '0', expected a whole number"),
         ({"labels": {"background": 0, "a": True}}, "got True for label 'a'"),
         ({"labels": {"a": 1}}, "got labels without the value 0, expected a background"),
@@ -110,7 +109,7 @@ def test_ignore_label_background_first_and_old_modality_key(tmp_path: Path) -> N
         ({"labels": {"background": 0, "a": 1, "ignore": 1}}, "got the same value for two labels"),
         ({"labels": ["background"]}, "got labels ['background'], expected {"),
         ({"channel_names": {"1": "CT"}}, "got channel_names {'1': 'CT'}, expected {"),
-        ({"file_ending": ".png"}, "got file_ending '.png', expected .nii.gz or .nii; convert"),
+        ({"file_ending": ".mha"}, "got file_ending '.mha', expected one of .nii.gz, .nii, .jpg"),
         ([1], "got a list, expected an object"),
     ],
 )

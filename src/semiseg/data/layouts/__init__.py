@@ -10,25 +10,25 @@ from pathlib import Path
 from types import ModuleType
 
 from semiseg.data.dataset import Case, Dataset
-from semiseg.data.images import ENDINGS, case_name
-from semiseg.data.layouts import nnunet, plain, table
+from semiseg.data.images import ENDINGS, case_name, scan_ending
+from semiseg.data.layouts import brats, candi, covid, ibsr, malc, nnunet, plain, quicknat, table
 from semiseg.data.layouts.listing import add_cases, group_channels, has_suffixes, scan_files
 from semiseg.errors import InputError, UserError
 
-LAYOUTS: tuple[ModuleType, ...] = (table, nnunet, plain)
+LAYOUTS: tuple[ModuleType, ...] = (table, quicknat, covid, nnunet, malc, ibsr, candi, brats, plain)
 """In the order in which they are tried: the most explicit first."""
 
 
 def open_dataset(root: Path | str, layout: str | None = None, unlabelled: Path | str | None = None) -> Dataset:
-    """Read what a dataset declares and which files it has, without reading a voxel.
+    """Read what a dataset declares and which files it has; of voxels one label file at most, for its numbering.
 
     root: a folder, a table, or the name of a folder in the one that the variable nnUNet_raw names.
-    layout: nnunet, plain or table; found by looking if None. unlabelled: see `add_unlabelled`. Raises InputError
+    layout: the name of one in LAYOUTS; found by looking if None. unlabelled: see `add_unlabelled`. Raises InputError
     where none fits or no image is there, UserError for an unknown layout.
     """
     path = _locate(root)
     chosen = _named(layout) if layout else _fitting(path)
-    if chosen is None or not chosen.fits(path):
+    if chosen is None or not getattr(chosen, "accepts", chosen.fits)(path):
         wanted = LAYOUTS if chosen is None else (chosen,)
         looked = "; ".join(f"{one.NAME}: {one.looks_for}" for one in wanted)
         raise InputError(f"{path}: got no layout that fits, expected one of [{looked}]; see docs/data.md")
@@ -39,13 +39,21 @@ def open_dataset(root: Path | str, layout: str | None = None, unlabelled: Path |
     if others and layout is None:
         note = f"read as {chosen.NAME}; {' and '.join(others)} would fit too (force one with --layout)"
         dataset = replace(dataset, notes=(*dataset.notes, note))
+    if channels is not None:
+        dataset = _select_channels(dataset, channels)
     return add_unlabelled(dataset, unlabelled) if unlabelled else dataset
 
 
-def open_inputs(paths: Sequence[Path], channels: int, channel_suffix: bool | None = None) -> list[Case]:
+def open_inputs(
+    paths: Sequence[Path],
+    channels: int,
+    channel_suffix: bool | None = None,
+    channel_names: Sequence[str] = (),
+) -> list[Case]:
     """The cases to segment, without labels: from files, folders of images, and datasets of any layout.
 
-    channels: how many images the model needs for a case. channel_suffix: whether names end in _0000, ...;
+    channels: how many images the model needs for a case. channel_names: of those, if known; a dataset that names
+    them all is cut to them, in that order. channel_suffix: whether names end in _0000, ...;
     None takes it for a suffix if all files of a place have it and every case then has `channels` images.
     Cases with another number of images are kept, so that the rest can go on without them. Raises InputError
     for an empty input, a name that comes twice, and if no case at all has `channels` images.
@@ -53,12 +61,12 @@ def open_inputs(paths: Sequence[Path], channels: int, channel_suffix: bool | Non
     loose: dict[str, Path] = {}
     cases: list[Case] = []
     for path in map(_locate, paths):
-        if path.is_file() and path.name.endswith(ENDINGS):
+        if path.is_file() and scan_ending(path):
             if case_name(path) in loose:
                 raise InputError(f"{path}: got case {case_name(path)!r} twice, expected it once; rename the file")
             loose[case_name(path)] = path
         else:
-            cases += _cases_in(path, channels, channel_suffix)
+            cases += _cases_in(path, channels, channel_suffix, channel_names)
     cases = _from_files(loose, channels, channel_suffix) + cases
     _refuse_repeated(cases)
     if not cases:
@@ -80,7 +88,8 @@ def add_unlabelled(dataset: Dataset, folder: Path | str) -> Dataset:
     path = _locate(folder)
     channels = len(dataset.channels) or len(dataset.cases[0].images)
     more = [
-        replace(case, label=None, split="unlabelled") for case in open_inputs([path], channels, channel_suffix=None)
+        replace(case, label=None, split="unlabelled")
+        for case in open_inputs([path], channels, channel_names=dataset.channels)
     ]
     return replace(dataset, cases=add_cases(dataset.cases, more, prefix=path.resolve().name))
 
@@ -108,12 +117,33 @@ def _fitting(root: Path) -> ModuleType | None:
     return next((layout for layout in LAYOUTS if layout.fits(root)), None)
 
 
-def _cases_in(path: Path, channels: int, channel_suffix: bool | None) -> list[Case]:
+def _select_channels(dataset: Dataset, names: Sequence[str]) -> Dataset:
+    known = dataset.channels
+    for name in names:
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {close[0]!r}?" if close else "the dataset must name its channels to choose from them"
+            expected = f"one of {', '.join(known)}" if known else "none, as the dataset names no channels"
+            raise UserError(f"data.channels: got {name!r}, expected {expected}; {hint}")
+    if not names or len(set(names)) < len(names):
+        raise UserError(f"data.channels: got {list(names)}, expected at least one name, each once; correct it")
+    wanted = [known.index(name) for name in names]
+    # where the last channels are absent, so they are here, for `check` to report
+    cases = (replace(case, images=tuple(case.images[k] for k in wanted if k < len(case.images))) for case in dataset.cases)
+    return replace(dataset, cases=tuple(cases), channels=tuple(names))
+
+
+def _cases_in(
+    path: Path, channels: int, channel_suffix: bool | None, channel_names: Sequence[str]
+) -> list[Case]:
     if layout := _fitting(path):
-        return [replace(case, label=None) for case in layout.read(path).cases]
+        dataset: Dataset = layout.read(path)
+        if channel_names and set(channel_names) <= set(dataset.channels):
+            dataset = _select_channels(dataset, channel_names)
+        return [replace(case, label=None) for case in dataset.cases]
     cases = _from_files(scan_files(path), channels, channel_suffix)
     if not cases:
-        looked = "; ".join(["images (.nii.gz, .nii)", *(f"{one.NAME}: {one.looks_for}" for one in LAYOUTS)])
+        looked = "; ".join([f"images ({', '.join(ENDINGS)})", *(f"{one.NAME}: {one.looks_for}" for one in LAYOUTS)])
         raise InputError(f"{path}: got no image, expected one of [{looked}]; check the names and endings")
     return cases
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from semiseg.data.dataset import Case
-from semiseg.data.images import ENDINGS, case_name
+from semiseg.data.images import ENDINGS, case_name, is_picture, scan_ending
 from semiseg.errors import InputError
 
 _SUFFIXED = re.compile(r"(.+)_(\d{4})")
@@ -19,17 +19,30 @@ _SUFFIXED = re.compile(r"(.+)_(\d{4})")
 def scan_files(folder: Path) -> dict[str, Path]:
     """Case name to file for every scan in a folder, sorted; empty if there is no such folder.
 
-    Hidden files (macOS leaves `._name` files on foreign disks) are passed over. Raises InputError if two
-    files differ in nothing but their ending.
+    Hidden files (macOS leaves `._name` files on foreign disks) are passed over, and so are pictures beside a volume of
+    the same name: they show it. Raises InputError if two other files differ in nothing but their ending.
     """
     found: dict[str, Path] = {}
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
-        if path.name.startswith(".") or not path.name.endswith(ENDINGS):
+        if path.name.startswith(".") or not scan_ending(path):
             continue
         if (name := case_name(path)) in found:
+            if is_picture(path) != is_picture(found[name]):
+                found[name] = found[name] if is_picture(path) else path
+                continue
             raise InputError(f"{path}: got a second file of case {name!r}, expected one; remove one of the two")
         found[name] = path
     return found
+
+
+def folders_below(root: Path, depth: int) -> Iterator[Path]:
+    """`root` and the folders in it, down to `depth`, sorted at each level; hidden ones are passed over."""
+    if not root.is_dir():
+        return
+    yield root
+    for path in sorted(root.iterdir()) if depth else ():
+        if path.is_dir() and not path.name.startswith("."):
+            yield from folders_below(path, depth - 1)
 
 
 def has_suffixes(names: Iterable[str], taken: Iterable[str] = ()) -> bool:
@@ -88,6 +101,7 @@ class Description:
     channels: tuple[str, ...] = ()
     classes: dict[str, int] | None = None
     ignore: int | None = None
+    regions: dict[str, tuple[int, ...]] = field(default_factory=dict)
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -98,7 +112,7 @@ class Description:
 
 
 def read_description(folder: Path) -> Description:
-    """Channels, classes (by value, background first) and ignore value from `folder/dataset.json`, if any."""
+    """Channels, classes (by value, background first), ignore value and regions from `folder/dataset.json`, if any."""
     path = folder / "dataset.json"
     if not path.is_file():
         return Description()
@@ -110,10 +124,18 @@ def read_description(folder: Path) -> Description:
         raise InputError(f"{path}: got a {type(document).__name__}, expected an object; see docs/data.md")
     ending = document.get("file_ending", ".nii.gz")
     if ending not in ENDINGS:
-        raise InputError(f"{path}: got file_ending {ending!r}, expected .nii.gz or .nii; convert the scans to NIfTI")
+        raise InputError(
+            f"{path}: got file_ending {ending!r}, expected one of {', '.join(ENDINGS)}; convert the scans to NIfTI"
+        )
     channels = _channels(path, document.get("channel_names", document.get("modality", {})))
-    classes, ignore = _classes(path, document.get("labels"))
-    return Description(channels, classes, ignore)
+    labels = document.get("labels")
+    if labels is None:
+        return Description(channels)
+    if not isinstance(labels, dict):
+        raise InputError(f'{path}: got labels {labels!r}, expected {{"background": 0, "name": 1}}; see docs/data.md')
+    regions = _regions(path, labels, bool(document.get("regions_class_order")))
+    single = {name: value for name, value in labels.items() if not isinstance(value, list)}
+    return Description(channels, *_classes(path, single, regions), regions)
 
 
 def _channels(path: Path, names: Any) -> tuple[str, ...]:
@@ -124,26 +146,41 @@ def _channels(path: Path, names: Any) -> tuple[str, ...]:
     return tuple(str(names[number]) for number in numbers)
 
 
-def _classes(path: Path, labels: Any) -> tuple[dict[str, int] | None, int | None]:
-    if labels is None:
-        return None, None
-    if not isinstance(labels, dict):
-        raise InputError(f'{path}: got labels {labels!r}, expected {{"background": 0, "name": 1}}; see docs/data.md')
+def _regions(path: Path, labels: dict[str, Any], all_are_regions: bool) -> dict[str, tuple[int, ...]]:
+    """The lists of values; in nnU-Net's form, which gives an order of regions, single values are regions too."""
+    regions: dict[str, tuple[int, ...]] = {}
+    for name, values in labels.items():
+        if isinstance(values, list):
+            if not values or not all(type(value) is int and value != 0 for value in values):
+                raise InputError(
+                    f"{path}: got {values!r} for label {name!r}, expected whole numbers other than 0; "
+                    "list the values that the region unites"
+                )
+            regions[name] = tuple(dict.fromkeys(values))
+        elif all_are_regions and name != "ignore" and type(values) is int and values != 0:
+            regions[name] = (values,)
+    return regions
+
+
+def _classes(
+    path: Path, labels: dict[str, Any], regions: Mapping[str, tuple[int, ...]]
+) -> tuple[dict[str, int], int | None]:
+    """Named by `labels`, else by a region of that value alone, else by number."""
     for name, value in labels.items():
-        if isinstance(value, list):
-            raise InputError(
-                f"{path}: got a list of values for label {name!r}, expected one whole number; "
-                "regions are not supported yet, give one value per class"
-            )
-        if not isinstance(value, int) or isinstance(value, bool):
+        if type(value) is not int:
             raise InputError(
                 f"{path}: got {value!r} for label {name!r}, expected a whole number; "
                 'write names before values, as in {"background": 0}'
             )
-    values = dict(sorted(labels.items(), key=lambda item: (item[1] != 0, item[1])))
-    ignore = values.pop("ignore", None)
-    if 0 not in values.values():
-        raise InputError(f'{path}: got labels without the value 0, expected a background; add "background": 0')
-    if len({*values.values(), ignore}) <= len(values):
+    if len(set(labels.values())) < len(labels):
         raise InputError(f"{path}: got the same value for two labels, expected each once; {labels}")
-    return values, ignore
+    named = dict(labels)
+    ignore = named.pop("ignore", None)
+    if 0 not in named.values():
+        raise InputError(f'{path}: got labels without the value 0, expected a background; add "background": 0')
+    alone = {values[0]: name for name, values in regions.items() if len(values) == 1}
+    for value in {value for values in regions.values() for value in values} - set(named.values()):
+        if value == ignore:
+            raise InputError(f"{path}: got the ignore value {ignore} in a region, expected others; remove it")
+        named[alone.get(value, str(value))] = value
+    return dict(sorted(named.items(), key=lambda item: (item[1] != 0, item[1]))), ignore

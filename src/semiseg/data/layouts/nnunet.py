@@ -50,6 +50,7 @@ def read(root: Path) -> Dataset:
         channels=description.channels,
         classes=description.classes,
         ignore=description.ignore,
+        regions=description.regions,
         channel_suffix=True,
         orphan_labels=tuple(orphans),
         notes=description.notes + notes,

@@ -47,6 +47,7 @@ def read(root: Path) -> Dataset:
         channels=description.channels,
         classes=description.classes,
         ignore=description.ignore,
+        regions=description.regions,
         channel_suffix=suffixed,
         orphan_labels=tuple(path for name, path in labels.items() if name not in named),
         notes=tuple(notes),

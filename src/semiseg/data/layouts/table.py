@@ -33,6 +33,7 @@ def read(root: Path) -> Dataset:
         channels=description.channels,
         classes=description.classes,
         ignore=description.ignore,
+        regions=description.regions,
         notes=description.notes,
     )
 
