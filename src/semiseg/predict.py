@@ -24,7 +24,14 @@ from semiseg.data.dataset import Case
 from semiseg.data.images import write_like
 from semiseg.data.plan import Plan
 from semiseg.data.prepare import read_channels
-from semiseg.data.space import NetworkSpace, file_volumes, most_probable, to_network_space
+from semiseg.data.space import (
+    AS_WINDOWED,
+    NetworkSpace,
+    file_volumes,
+    most_probable,
+    to_network_space,
+    windowed_already,
+)
 from semiseg.errors import InputError, OutOfMemory, SomeCasesFailed, UserError
 from semiseg.files import write_json, write_text
 from semiseg.manifest import MANIFEST, write_manifest
@@ -286,6 +293,9 @@ def _predict_case(
 ) -> None:
     classes = models[0].plan.classes
     channels, scan = read_channels(case, models[0].plan)
+    ranges = [(float(channel.min()), float(channel.max())) for channel in channels]
+    if any(windowed_already(ranges, model.plan) for model in models):
+        say(f"{case.name}: {AS_WINDOWED}")
     parts: list[tuple[Any, NetworkSpace, float]] = []
     for group in same_preparation(models):
         image, space = to_network_space(channels, scan.geometry, group[0].plan)
@@ -311,8 +321,7 @@ def same_preparation(models: Sequence[LoadedModel]) -> list[list[LoadedModel]]:
     """Models that see the same prepared image, together: replicates differ in their weights alone."""
     groups: dict[str, list[LoadedModel]] = {}
     for model in models:
-        wanted = {"dims", "slice_axis", "spacing_mm", "crop_nonzero", "normalisation"}
-        groups.setdefault(json.dumps(model.plan.model_dump(mode="json", include=wanted)), []).append(model)
+        groups.setdefault(json.dumps([model.plan.dims, model.plan.preprocessing]), []).append(model)
     return list(groups.values())
 
 

@@ -91,7 +91,7 @@ class Batches(Dataset[Batch]):
     def _patch(
         self, case: PreparedCase, first: tuple[int, ...], with_label: bool
     ) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-        """The image, and its label (IGNORE on padding) or its mask of voxels inside the scan."""
+        """The image, and its label (IGNORE on padding) or its mask of voxels inside the scan and its picture."""
         source = tuple(slice(max(f, 0), min(f + w, n)) for f, w, n in zip(first, self._window, case.shape, strict=True))
         target = tuple(slice(s.start - f, s.stop - f) for s, f in zip(source, first, strict=True))
         image = np.zeros((len(self.plan.channels), *self._window), np.float32)
@@ -101,7 +101,7 @@ class Batches(Dataset[Batch]):
             second[target] = case.open_label()[source]
         else:
             second = np.zeros(self._window, bool)
-            second[target] = True
+            second[target] = (image[(slice(None), *target)] != 0).any(axis=0) if self.plan.mask_zeros else True
         return image.reshape(-1, *self.plan.patch), second.reshape(self.plan.patch)
 
 

@@ -29,7 +29,7 @@ class Normalisation(Settings):
 
     scheme: Literal["zscore", "window", "equalise"] = "zscore"
     """zscore: clip to the scan's own 0.5 and 99.5 percentiles, subtract its mean, divide by its deviation
-    (over non-zero voxels where the scan was cropped to them, or they alone are the picture). window: clip to [low, high], then (x - mean) /
+    (over non-zero voxels with `crop_nonzero` or `mask_zeros`). window: clip to [low, high], then (x - mean) /
     deviation; the same numbers for all scans, for CT. equalise: the rank of each non-zero voxel among them, in
     (0, 1]; zeros stay 0."""
     low: float = 0.0
@@ -187,7 +187,8 @@ class Plan(Settings):
     """Image files of the dataset end in _0000, _0001, ...: in prediction too, that is no part of a case's name."""
     slice_axis: Literal[0, 1, 2] | None = None
     spacing_mm: tuple[_Length | None, _Length | None, _Length | None]
-    """Target spacing per RAS axis; None keeps the scan's own (across slices)."""
+    """Target spacing per RAS axis; None keeps the scan's own (across slices). Where `resize` decides, it only says
+    what shape voxels have on average, for augmentation."""
     crop_nonzero: bool = False
     """Crop each scan to the box of voxels that are not zero in any channel before anything else."""
     crop_box: tuple[tuple[int, int] | None, tuple[int, int] | None, tuple[int, int] | None] = (None, None, None)
@@ -233,6 +234,13 @@ class Plan(Settings):
         return self.model_dump(mode="json", include=set(_PREPROCESSING))
 
     @property
+    def region_members(self) -> tuple[tuple[int, ...], ...]:
+        """The class indices that each region of the supervised loss unites; empty where that compares classes."""
+        index = {value: index for index, value in enumerate(self.classes.values())}
+        regions = self.regions.values() if self.train_on == "regions" else ()
+        return tuple(tuple(index[value] for value in values) for values in regions)
+
+    @property
     def patch_spacing_mm(self) -> tuple[float, ...]:
         """Target spacing of the network's spatial axes, 1 for those that have none."""
         axes = self.prepared_axes if self.dims == 3 else self.prepared_axes[1:]
@@ -273,6 +281,23 @@ class Plan(Settings):
             self.patch,
             f"{self.dims} sizes divisible by {stride}, the network's whole down-sampling",
         )
+
+    def _check_regions(self, where: str) -> None:
+        background, *foreground = self.classes.values()
+        known = {background, *foreground, *([] if self.ignore is None else [self.ignore])}
+        strays = {file: value for file, value in self.relabel.items() if value not in known}
+        _require(not strays, f"{where}.relabel", strays, f"values of {where}.classes to stand for")
+        for name, values in self.regions.items():
+            good = bool(values) and set(values) <= set(foreground)
+            _require(good, f"{where}.regions.{name}", values, f"foreground values of {where}.classes")
+        if self.train_on == "regions":
+            _require(bool(self.regions), f"{where}.train_on", self.train_on, f"classes, as {where}.regions is empty")
+            seen: dict[tuple[str, ...], str] = {}
+            for name, value in self.classes.items():
+                united = tuple(region for region, values in self.regions.items() if value in values)
+                other = seen.setdefault(united, name)
+                separate = f"classes, or regions that tell {other!r} from {name!r}: both are in {list(united) or 'none'}"
+                _require(other == name, f"{where}.train_on", self.train_on, separate)
 
     def save(self, path: Path) -> None:
         write_json(path, self.model_dump(mode="json"))

@@ -16,6 +16,7 @@ from jaxtyping import Float, Int
 from semiseg.data.dataset import Case
 from semiseg.data.facts import source_hash
 from semiseg.data.images import Scan, read_image, read_label
+from semiseg.data.label_values import class_values
 from semiseg.data.plan import Plan
 from semiseg.data.space import NetworkSpace, label_to_network_space, to_network_space
 from semiseg.errors import InputError
@@ -137,14 +138,14 @@ def _prepared_case(case: Case, image: Path, label: Path | None) -> PreparedCase:
 
 def _image_folder(case: Case, plan: Plan, folder: Path) -> Path:
     """Keyed by what the images hold and everything in the plan that changes the prepared image."""
-    preprocessing = plan.model_dump(mode="json", include={"spacing_mm", "crop_nonzero", "normalisation", "slice_axis"})
-    return folder / "images" / _key([FORMAT, preprocessing, *map(_hash, case.images)])
+    return folder / "images" / _key([FORMAT, plan.preprocessing, *map(_hash, case.images)])
 
 
 def _label_folder(case: Case, plan: Plan, image: Path, folder: Path) -> Path | None:
     if case.label is None:
         return None
-    return folder / "labels" / _key([image.name, list(plan.classes.values()), plan.ignore, _hash(case.label)])
+    meaning = plan.model_dump(mode="json", include={"relabel", "other_is_background", "ignore"})
+    return folder / "labels" / _key([image.name, list(plan.classes.values()), meaning, _hash(case.label)])
 
 
 def _key(parts: Any) -> str:
@@ -202,6 +203,7 @@ def _read_space(image: Path) -> NetworkSpace:
 
 
 def _class_indices(path: Path, values: Int[np.ndarray, "x y z"], plan: Plan) -> Int[np.ndarray, "x y z"]:
+    values = class_values(values, plan)
     result = np.full(values.shape, IGNORE, np.int16)
     known = values == plan.ignore if plan.ignore is not None else np.zeros(values.shape, bool)
     for index, value in enumerate(plan.classes.values()):

@@ -66,12 +66,12 @@ def resample_labels(label: Int[np.ndarray, "x y z"], shape: Sequence[int]) -> In
             better = score > largest
             result[better] = value
             largest[better] = score[better]
-    nearest = np.ix_(*(_nearest(old, new) for old, new in zip(label.shape, shape, strict=True)))
-    result[label[nearest] == IGNORE] = IGNORE
+    result[label[np.ix_(*map(nearest, label.shape, shape))] == IGNORE] = IGNORE
     return result
 
 
-def _nearest(old: int, new: int) -> Int[np.ndarray, " new"]:
+def nearest(old: int, new: int) -> Int[np.ndarray, " new"]:
+    """Index of the voxel that each of `new` voxels over the extent of `old` ones lies in."""
     return ((np.arange(new) + 0.5) * old / new).astype(int)
 
 

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from semiseg.data.correct import correct_bias, eight_bit_top, equalise, head_mask
 from semiseg.data.facts import Box, bounding_box
 from semiseg.data.images import from_ras, ras_spacing, to_ras
 from semiseg.data.plan import Normalisation, Plan
-from semiseg.data.resample import add_resampled, resample, resample_labels
+from semiseg.data.resample import add_resampled, nearest, resample, resample_labels
+from semiseg.errors import InputError
 from semiseg.types import Geometry
 
+Crop = tuple[tuple[int, int] | None, tuple[int, int] | None, tuple[int, int] | None]
+
+SMALLEST = float(np.finfo(np.float16).tiny)
+"""What stands for 0 inside the picture where 0 means outside of it: next to nothing, and not 0 in 16 bits."""
+AS_WINDOWED = "all values lie in 0 to 255 or 0 to 1, taken as the plan's window already applied"
+"""What the user is told of scans that are `windowed_already`."""
 LARGEST = 1e4
 """Normalised intensities are cut here: far beyond anything real, safely within 16-bit floating point."""
 
@@ -55,23 +63,48 @@ class NetworkSpace:
 def to_network_space(
     channels: Float[np.ndarray, "c x y z"], geometry: Geometry, plan: Plan
 ) -> tuple[Float[np.ndarray, "c i j k"], NetworkSpace]:
-    """Bring a scan in file order to the network: orient, crop, normalise, resample, put the slice axis first.
+    """Bring a scan in file order to the network: orient, crop, correct, normalise, resample, put the slice axis first.
 
-    Returns the 32-bit image and the way back. A scan that is zero everywhere is not cropped.
+    Returns the 32-bit image and the way back. A scan that is zero everywhere is not cropped to what is not.
+    Raises InputError if nothing of the scan lies in the plan's `crop_box`.
     """
     oriented = to_ras(channels, geometry.affine)
-    nonzero = (oriented != 0).any(axis=0) if plan.crop_nonzero else None
-    box = (bounding_box(nonzero) if nonzero is not None else None) or _whole(oriented.shape[1:])
+    nonzero = (oriented != 0).any(axis=0) if plan.crop_nonzero or plan.mask_zeros else None
+    found = bounding_box(nonzero) if nonzero is not None and plan.crop_nonzero else None
+    box = kept_box(oriented.shape[1:], plan.crop_box, found)
     inside = tuple(slice(*side) for side in box)
     mask = nonzero[inside] if nonzero is not None else None
     normal = np.stack(
-        [normalise(channel[inside], rule, mask) for channel, rule in zip(oriented, plan.normalisation, strict=True)]
+        [
+            normalise(_corrected(channel, inside, rule, plan.bias_correction), rule, mask)
+            for channel, rule in zip(oriented, plan.normalisation, strict=True)
+        ]
     )
     shape = _target_shape(normal.shape[1:], ras_spacing(geometry), plan)
+    image = resample(normal, shape)
+    if plan.mask_zeros and mask is not None:
+        _mark_outside(image, mask[np.ix_(*map(nearest, mask.shape, shape))])
     axes = plan.prepared_axes
-    image = resample(normal, shape).transpose(0, *(axis + 1 for axis in axes))
     prepared = (shape[axes[0]], shape[axes[1]], shape[axes[2]])
-    return np.ascontiguousarray(image), NetworkSpace(geometry, box, axes, prepared)
+    image = np.ascontiguousarray(image.transpose(0, *(axis + 1 for axis in axes)))
+    return image, NetworkSpace(geometry, box, axes, prepared)
+
+
+def kept_box(shape: Sequence[int], crop: Crop, nonzero: Box | None) -> Box:
+    """What is kept of a scan, per RAS axis: `crop` where it is given, else the box that is not zero, else all.
+
+    Raises InputError if nothing of the scan lies in `crop`.
+    """
+    kept = []
+    for axis, (voxels, given) in enumerate(zip(shape, crop, strict=True)):
+        first, end = given or (nonzero[axis] if nonzero else (0, voxels))
+        if first >= voxels:
+            raise InputError(
+                f"plan.crop_box.{axis}: got {given} for a scan of {voxels} voxels along this axis, "
+                f"expected more than {first} voxels; correct the plan, or leave the scan out"
+            )
+        kept.append((first, min(end, voxels)))
+    return (kept[0], kept[1], kept[2])
 
 
 def label_to_network_space(label: Int[np.ndarray, "x y z"], space: NetworkSpace) -> Int[np.ndarray, "i j k"]:
@@ -83,10 +116,12 @@ def label_to_network_space(label: Int[np.ndarray, "x y z"], space: NetworkSpace)
 def normalise(
     channel: Float[np.ndarray, "x y z"], rule: Normalisation, mask: Bool[np.ndarray, "x y z"] | None = None
 ) -> Float[np.ndarray, "x y z"]:
-    """Network input of one channel, in 32-bit, within +-LARGEST. See `Normalisation` for the two schemes.
+    """Network input of one channel, in 32-bit, within +-LARGEST. See `Normalisation` for the schemes.
 
     mask: voxels that the z-score is measured on (None or empty: all). A constant scan becomes 0.
     """
+    if rule.scheme == "equalise":
+        return equalise(channel)
     if rule.scheme == "window":
         low, high, mean, deviation = rule.low, rule.high, rule.mean, rule.deviation
     else:
@@ -96,6 +131,17 @@ def normalise(
         mean, deviation = (float(clipped.mean(dtype=np.float64)), float(clipped.std(dtype=np.float64)))
     scaled = (np.clip(channel, low, high) - mean) / (deviation or 1.0)
     return np.asarray(np.clip(scaled, -LARGEST, LARGEST), np.float32)
+
+
+def windowed_already(ranges: Iterable[tuple[float, float]], plan: Plan) -> bool:
+    """Whether a scan counts as 8-bit values of its window, by the lowest and highest value of each channel.
+
+    See `Normalisation.eight_bit`.
+    """
+    return any(
+        rule.eight_bit and eight_bit_top(*values) is not None
+        for values, rule in zip(ranges, plan.normalisation, strict=True)
+    )
 
 
 def file_volumes(
@@ -145,14 +191,27 @@ def peak_memory_bytes(space: NetworkSpace, classes: int) -> int:
     return 4 * (classes + 1) * int(np.prod(space.shape)) + 11 * int(np.prod(space.geometry.shape))
 
 
-def _whole(shape: Sequence[int]) -> Box:
-    return ((0, shape[0]), (0, shape[1]), (0, shape[2]))
+def _corrected(
+    channel: Float[np.ndarray, "x y z"], inside: tuple[slice, ...], rule: Normalisation, bias_correction: bool
+) -> Float[np.ndarray, "i j k"]:
+    """What was kept of a channel, before it is normalised. What kind of scan it is, the whole of it tells."""
+    kept = channel[inside]
+    if bias_correction:
+        kept = correct_bias(kept, head_mask(channel)[inside])
+    top = eight_bit_top(float(channel.min()), float(channel.max())) if rule.eight_bit else None
+    return kept if top is None else rule.low + kept * ((rule.high - rule.low) / top)
+
+
+def _mark_outside(image: Float[np.ndarray, "c x y z"], picture: Bool[np.ndarray, "x y z"]) -> None:
+    """Set the image to 0 outside the picture, and make sure that it is not 0 in all channels inside."""
+    image[:, ~picture] = 0
+    image[0][picture & (np.abs(image).max(axis=0) < SMALLEST)] = SMALLEST
 
 
 def _target_shape(shape: Sequence[int], spacing_mm: Sequence[float], plan: Plan) -> tuple[int, int, int]:
-    """Per RAS axis: as many voxels of the target spacing as come closest to the extent, at least one."""
+    """Per RAS axis: what `resize` says, or as many voxels of the target spacing as come closest to the extent."""
     x, y, z = (
-        voxels if target is None else max(1, round(voxels * own / target))
-        for voxels, own, target in zip(shape, spacing_mm, plan.spacing_mm, strict=True)
+        fixed or (voxels if target is None else max(1, round(voxels * own / target)))
+        for fixed, voxels, own, target in zip(plan.resize, shape, spacing_mm, plan.spacing_mm, strict=True)
     )
     return (x, y, z)
