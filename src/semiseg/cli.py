@@ -26,13 +26,17 @@ app = typer.Typer(
 
 Data = Annotated[str, typer.Argument(help="A dataset: nnU-Net folder, images/ + labels/, or a CSV table.")]
 Out = Annotated[Path, typer.Option(help="Folder to write to.")]
-Layout = Annotated[str | None, typer.Option(help="Folder layout, if it is not recognised: nnunet, plain, table.")]
+Layout = Annotated[str | None, typer.Option(help="Folder layout, if it is not recognised: see docs/data.md.")]
+Classes = Annotated[
+    str | None, typer.Option(help="Classes other than the dataset's own: roam28, or a file `name: [values]`.")
+]
 Labelled = Annotated[
     str | None, typer.Option(help="How many groups keep their labels: 4, 0.1, 10%, or a file of case names.")
 ]
 Unlabelled = Annotated[str | None, typer.Option(help="Folder of more scans without labels.")]
 Validation = Annotated[str | None, typer.Option(help="Validation groups: a count, a fraction or a file.")]
 Test = Annotated[str | None, typer.Option(help="Test groups, never seen by training: a count, a fraction or a file.")]
+Fold = Annotated[str | None, typer.Option(help="Fold K of N (1/5) is test, the next one validation.")]
 Draw = Annotated[int | None, typer.Option(help="Which scans are labelled.")]
 SplitSeed = Annotated[int | None, typer.Option(help="Which scans are test, then validation.")]
 Transductive = Annotated[bool | None, typer.Option("--transductive", help="Accept test scans among the unlabelled.")]
@@ -55,6 +59,7 @@ Quiet = Annotated[bool, typer.Option("--quiet", help="No progress.")]
 def check(
     data: Data,
     layout: Layout = None,
+    classes: Classes = None,
     unlabelled: Unlabelled = None,
     strict: Strict = None,
     workers: Workers = None,
@@ -63,11 +68,14 @@ def check(
 ) -> None:
     """List everything wrong with a dataset. Exit 0 if training can start, 3 if not."""
     from semiseg.data.check import check_dataset
+    from semiseg.data.label_tables import apply_table
     from semiseg.data.layouts import open_dataset
     from semiseg.processes import default_workers
 
     set_quiet(quiet)
     dataset = open_dataset(data, layout, unlabelled)
+    if classes:
+        dataset = apply_table(dataset, classes)
     report = check_dataset(dataset, strict=bool(strict), workers=workers or default_workers())
     print(json.dumps(report.to_json(), indent=2) if as_json else "\n".join([*report.lines(), _verdict(data, report)]))
     raise typer.Exit(0 if report.can_train else 3)
@@ -78,10 +86,12 @@ def plan(
     data: Data,
     out: Annotated[Path, typer.Option(help="The plan file to write.")] = Path("plan.json"),
     layout: Layout = None,
+    classes: Classes = None,
     labelled: Labelled = None,
     unlabelled: Unlabelled = None,
     val: Validation = None,
     test: Test = None,
+    fold: Fold = None,
     draw: Draw = None,
     split_seed: SplitSeed = None,
     transductive: Transductive = None,
@@ -116,10 +126,12 @@ def prepare(
     data: Data,
     plan: Annotated[Path | None, typer.Option(help="A plan file; made anew if not given.")] = None,
     layout: Layout = None,
+    classes: Classes = None,
     labelled: Labelled = None,
     unlabelled: Unlabelled = None,
     val: Validation = None,
     test: Test = None,
+    fold: Fold = None,
     draw: Draw = None,
     split_seed: SplitSeed = None,
     transductive: Transductive = None,
@@ -149,6 +161,7 @@ def train(
     unlabelled: Unlabelled = None,
     val: Validation = None,
     test: Test = None,
+    fold: Fold = None,
     seed: Annotated[int | None, typer.Option(help="Initialisation, order and augmentation.")] = None,
     draw: Draw = None,
     split_seed: SplitSeed = None,
@@ -161,6 +174,7 @@ def train(
     transductive: Transductive = None,
     strict: Strict = None,
     layout: Layout = None,
+    classes: Classes = None,
     memory_gb: MemoryGB = None,
     device: Device = "auto",
     workers: Workers = None,
@@ -235,6 +249,9 @@ def evaluate(
     predictions: Annotated[Path, typer.Argument(help="Folder of predicted label maps.")],
     labels: Annotated[Path, typer.Argument(help="Folder of label maps, or a dataset.")],
     out: Out,
+    classes: Annotated[
+        str | None, typer.Option(help="How to read LABELS: roam28, or a file `name: [values]`, as in training.")
+    ] = None,
     tolerance_mm: Annotated[float, typer.Option("--tolerance-mm", help="For the surface Dice.")] = 1.0,
     overwrite: Overwrite = False,
     workers: Workers = None,
@@ -246,7 +263,7 @@ def evaluate(
 
     set_quiet(quiet)
     result = evaluate_folder(
-        predictions, labels, out, tolerance_mm=tolerance_mm, workers=workers or 1, overwrite=overwrite
+        predictions, labels, out, classes=classes, tolerance_mm=tolerance_mm, workers=workers or 1, overwrite=overwrite
     )
     print(json.dumps(result.summary, indent=2) if as_json else _score_table(result.summary))
     raise typer.Exit(result.exit_code)
@@ -305,6 +322,27 @@ def simulate(
 
 
 @app.command()
+def export(
+    run: Annotated[Path, typer.Argument(help="A finished run.")],
+    out: Out,
+    checkpoint: Annotated[str | None, typer.Option(help="best or last; default: that of the run's model.")] = None,
+    half: Annotated[bool, typer.Option("--half", help="Store 16-bit floats: half the size.")] = False,
+    licence: Annotated[str, typer.Option(help="For the model card.")] = "",
+    description: Annotated[str, typer.Option(help="What it is for, for the model card.")] = "",
+    overwrite: Overwrite = False,
+) -> None:
+    """Write a model to give away: weights, description and model card, no names of scans and no paths."""
+    from semiseg.bundle import export_bundle
+
+    made = export_bundle(
+        run, out, checkpoint=_one_of(checkpoint, "--checkpoint", ("best", "last")), half=half,
+        licence=licence, description=description, overwrite=overwrite,
+    )  # fmt: skip
+    size = sum(file.stat().st_size for file in made.iterdir()) / 1e6
+    print(f"{made}: {size:.1f} MB; read its README.md before you give it away")
+
+
+@app.command()
 def demo(
     out: Out = Path("demo"),
     device: Device = "auto",
@@ -320,9 +358,9 @@ def demo(
 
 def _models_and_scans(paths: list[Path]) -> tuple[list[Path], list[Path]]:
     """From the first scan file on, all are scans; without one, the last path is."""
-    from semiseg.data.images import ENDINGS
+    from semiseg.data.images import scan_ending
 
-    files = (index for index, path in enumerate(paths) if path.name.endswith(ENDINGS))
+    files = (index for index, path in enumerate(paths) if scan_ending(path))
     first = next(files, len(paths) - 1)
     if first == 0:
         raise UserError(
@@ -346,8 +384,10 @@ def _verdict(data: str, report: CheckReport) -> str:
 def _score_table(summary: dict[str, Any]) -> str:
     """Means over the cases that have the class, for people; the files hold the rest."""
     lines = [f"{'class':<24} {'cases':>5} {'Dice':>7} {'HD95 mm':>8} {'ASSD mm':>8}"]
-    rows = {**summary["classes"], "mean over classes": {**summary["mean"], "n": ""}}
-    for name, row in rows.items():
+    rows = [*summary["classes"].items(), ("mean over classes", {**summary["mean"], "n": ""})]
+    if summary["regions"]:
+        rows += [*summary["regions"].items(), ("mean over regions", {**summary["regions_mean"], "n": ""})]
+    for name, row in rows:
         cells = []
         for metric, width, digits in (("dice", 7, 3), ("hd95_mm", 8, 2), ("assd_mm", 8, 2)):
             value = row[metric]["mean"] if isinstance(row[metric], dict) else row[metric]
@@ -358,10 +398,12 @@ def _score_table(summary: dict[str, Any]) -> str:
 
 _DATA_FLAGS = (
     "layout",
+    "classes",
     "unlabelled",
     "labelled",
     "val",
     "test",
+    "fold",
     "draw",
     "split_seed",
     "transductive",

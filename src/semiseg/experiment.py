@@ -14,6 +14,7 @@ from semiseg.data.check import CheckReport, check_dataset
 from semiseg.data.dataset import Dataset
 from semiseg.data.facts import ImageFacts, all_facts
 from semiseg.data.fingerprint import make_plan
+from semiseg.data.label_tables import apply_table
 from semiseg.data.layouts import open_dataset
 from semiseg.data.plan import Plan, for_every_channel, merged
 from semiseg.data.planning import Dims
@@ -41,11 +42,17 @@ class DataConfig(Settings):
 
     path: str
     layout: str | None = None
+    channels: tuple[str, ...] | None = None
+    """Names of the channels to use, in this order; all of the dataset's unless told."""
+    classes: str | None = None
+    """The classes to train on instead of the dataset's own: roam28, or a file, see `apply_table`."""
     unlabelled: str | None = None
     """A folder of more scans without labels."""
     labelled: str | None = None
     val: str | None = None
     test: str | None = None
+    fold: str | None = None
+    """K/N: instead of `val` and `test`, see `make_splits`."""
     unlabelled_part: str | None = None
     """A count or fraction of the groups of unlabelled scans; all unless told."""
     reuse_labelled: bool = False
@@ -143,7 +150,9 @@ def checked_splits(data: DataConfig, workers: int, saved: Path | None = None) ->
 
     Raises InputError, naming the files, if training cannot start or would leak.
     """
-    dataset = open_dataset(data.path, data.layout, data.unlabelled)
+    dataset = open_dataset(data.path, data.layout, data.unlabelled, data.channels)
+    if data.classes:
+        dataset = apply_table(dataset, data.classes)
 
     def checked(splits: Splits | None) -> CheckReport:
         report = check_dataset(
@@ -163,6 +172,7 @@ def checked_splits(data: DataConfig, workers: int, saved: Path | None = None) ->
         labelled=data.labelled,
         val=None if "val" in declared else data.val,
         test=None if "test" in declared else data.test,
+        fold=data.fold,
         unlabelled_part=data.unlabelled_part,
         reuse_labelled=data.reuse_labelled,
         split_seed=data.split_seed,
@@ -239,7 +249,7 @@ def train_run(
         if fresh:
             say(f"--init {settings.init}: fresh weights for {', '.join(fresh)}")
     name, config = _method_of(settings)
-    method = build_method(name, network, config)
+    method = build_method(name, network, config | {"regions": plan.region_members})
     if (
         main and not begun
     ):  # only now: a mistake that was found above must not leave a folder that refuses the corrected command
@@ -319,7 +329,7 @@ def _say_windowed(splits: Splits, plan: Plan, workers: int) -> None:
     """Tell the user how many scans count as windowed already, where the plan has `eight_bit`."""
     if not any(rule.eight_bit for rule in plan.normalisation):
         return
-    facts = all_facts((*splits.labelled, *splits.unlabelled, *splits.val), workers).values()
+    facts = all_facts(splits.not_test, workers).values()
     ranges = [[(i.lowest, i.highest) for i in case.images if isinstance(i, ImageFacts)] for case in facts]
     count = sum(windowed_already(of_case, plan) for of_case in ranges)
     if count:

@@ -20,7 +20,8 @@ def score_run(settings: RunSettings, out: Path, *, device: str = "auto", workers
     Finished work is kept. Raises UserError for a run without test scans.
     """
     folder = RunFolder(out)
-    dataset = open_dataset(settings.data.path, settings.data.layout, settings.data.unlabelled)
+    data = settings.data
+    dataset = open_dataset(data.path, data.layout, data.unlabelled, data.channels)
     cases = Splits.load(folder.splits, dataset).test
     if not cases:
         raise UserError("--score: got a run without test scans, expected some; ask for them with --test")

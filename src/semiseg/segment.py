@@ -83,7 +83,8 @@ def models_and_cases(
     loaded = [load_model(path, checkpoint) for path in models]
     plan = loaded[0].plan
     # several channels can only be told apart by their suffixes, whatever layout the model was trained from
-    cases = open_inputs(scans, len(plan.channels), plan.channel_suffix if len(plan.channels) == 1 else None)
+    suffix = plan.channel_suffix if len(plan.channels) == 1 else None
+    cases = open_inputs(scans, len(plan.channels), suffix, plan.channels)
     return loaded, cases if only is None else _chosen(cases, only)
 
 

@@ -135,8 +135,8 @@ def _read(path: Path, role: _Role) -> Scan:
     if kind == "NIfTI":
         return _read_nifti(path, role)
     if kind == "HDF5":
-        return _without_geometry(_read_hdf5(path, role), HDF5_AFFINE)
-    return _without_geometry(_read_picture(path, role), PICTURE_AFFINE)
+        return new_scan(_read_hdf5(path, role), HDF5_AFFINE)
+    return new_scan(_read_picture(path, role), PICTURE_AFFINE)
 
 
 def _read_nifti(path: Path, role: _Role) -> Scan:
@@ -211,15 +211,6 @@ def _not_a_volume(path: Path, shape: tuple[int, ...]) -> BadFile:
     return BadFile(path, f"{len(shape)}-D ({'x'.join(map(str, shape))})", "3-D", "store one volume a file")
 
 
-def _without_geometry(array: _Array, affine: _Array) -> Scan:
-    header = nib.Nifti1Header()
-    header.set_data_shape(array.shape)
-    header.set_xyzt_units("mm")
-    header.set_qform(affine, code=1)
-    header.set_sform(affine, code=1)
-    return Scan(array, Geometry(array.shape, affine), header)
-
-
 @contextmanager
 def _reading(path: Path) -> Iterator[None]:
     try:
@@ -245,6 +236,16 @@ def _integers(path: Path, array: _Array) -> _Array:
         found = f"values from {array.min()} to {array.max()}"
         raise BadFile(path, found, "values that fit 32 bits", "renumber the labels")
     return array.astype(np.int32)
+
+
+def new_scan(array: _Array, affine: _Array) -> Scan:
+    """A scan with a header of its own, in mm."""
+    header = nib.Nifti1Header()
+    header.set_data_shape(array.shape)
+    header.set_xyzt_units("mm")
+    header.set_qform(affine, code=1)
+    header.set_sform(affine, code=1)
+    return Scan(array, Geometry(array.shape, affine), header)
 
 
 def write_like(path: Path, array: _Array, header_of: Scan, *, scale: float | None = None) -> None:

@@ -86,19 +86,18 @@ def make_splits(
 
     labelled, val, test: a count of groups ("4"; "1" is one group), a fraction of groups with a point or %
     ("0.1", "10%", "1.0"; rounded up), or a file of case names, one a line (looked for as given, then in
-    `base`). Default: every case with a label, none, none. unlabelled_part: a count or fraction of the groups
-    of unlabelled cases, all unless told. fold: "K/N" instead of val and test, see below. reuse_labelled: labelled cases are unlabelled ones too, their labels
-    hidden there.
+    `base`). Default: every case with a label, none, none. fold: "K/N", instead of val and test.
+    unlabelled_part: a count or fraction of the groups of unlabelled cases, all unless told. reuse_labelled:
+    labelled cases are unlabelled ones too, their labels hidden there.
 
     Groups that have labels are ranked by a hash of (split_seed, group): the first are test, the next are
-    validation. With a fold they are cut into N parts that differ by one group at most: part K is test, the next one
-    (the first after the last) validation. Cases that the dataset itself puts somewhere stay there and are not
-    counted. The remaining
-    groups with labels are ranked by a hash of (draw, group) and the first are labelled; all others lose their
-    labels here. If only a part of the unlabelled groups is used, it is the first by another hash of
-    (draw, group). So draws nest, and a dropped case moves no other past its neighbours. Unlabelled scans of a
-    validation or test group are not used. Raises InputError if a group would part, UserError if more is asked
-    than there is.
+    validation. With a fold they are cut into N parts, whose sizes differ by one at most: part K is test, the next
+    (after the last, the first) is validation. Cases that the dataset itself puts somewhere stay there and are
+    not counted. The remaining groups with labels are ranked by a hash of (draw, group) and the first are
+    labelled; all others lose their labels here. If only a part of the unlabelled groups is used, it is the first
+    by another hash of (draw, group). So draws nest, and a dropped case moves no other past its neighbours.
+    Unlabelled scans of a validation or test group are not used. Raises InputError if a group would part,
+    UserError if more is asked than there is.
     """
     _refuse_parted_groups(cases)
     named = {name: _names(spec, name, cases, base) for name, spec in (("test", test), ("val", val))}
@@ -144,7 +143,9 @@ def _fold(spec: str | None, pool: list[str], test: str | None, val: str | None) 
     if not 1 <= fold <= folds or folds < 3:  # of two, nothing would be left to train on
         raise UserError(f"--fold: got {spec!r}, expected K/N with K from 1 to N and N from 3; 1/5 is the first of five")
     if folds > len(pool):
-        raise UserError(f"--fold: got {spec!r}, expected at most {len(pool)} folds, one a group with labels; ask for fewer")
+        raise UserError(
+            f"--fold: got {spec!r}, expected at most {len(pool)} folds, one a group with labels; ask for fewer"
+        )
 
     def part(index: int) -> list[str]:
         return pool[index * len(pool) // folds : (index + 1) * len(pool) // folds]

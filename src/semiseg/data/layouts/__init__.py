@@ -19,12 +19,20 @@ LAYOUTS: tuple[ModuleType, ...] = (table, quicknat, covid, nnunet, malc, ibsr, c
 """In the order in which they are tried: the most explicit first."""
 
 
-def open_dataset(root: Path | str, layout: str | None = None, unlabelled: Path | str | None = None) -> Dataset:
-    """Read what a dataset declares and which files it has; of voxels one label file at most, for its numbering.
+def open_dataset(
+    root: Path | str,
+    layout: str | None = None,
+    unlabelled: Path | str | None = None,
+    channels: Sequence[str] | None = None,
+) -> Dataset:
+    """Read what a dataset declares and which files it has.
+
+    Of the voxels no more than one label file is read, for its numbering; but stacked slices are unpacked, once.
 
     root: a folder, a table, or the name of a folder in the one that the variable nnUNet_raw names.
-    layout: the name of one in LAYOUTS; found by looking if None. unlabelled: see `add_unlabelled`. Raises InputError
-    where none fits or no image is there, UserError for an unknown layout.
+    layout: the name of one in LAYOUTS; found by looking if None. unlabelled: see `add_unlabelled`. channels: names
+    of those to keep, in that order; all if None. Raises InputError where no layout fits or no image is there,
+    UserError for an unknown layout or channel.
     """
     path = _locate(root)
     chosen = _named(layout) if layout else _fitting(path)
@@ -53,8 +61,8 @@ def open_inputs(
     """The cases to segment, without labels: from files, folders of images, and datasets of any layout.
 
     channels: how many images the model needs for a case. channel_names: of those, if known; a dataset that names
-    them all is cut to them, in that order. channel_suffix: whether names end in _0000, ...;
-    None takes it for a suffix if all files of a place have it and every case then has `channels` images.
+    them all is cut to them, in that order. channel_suffix: whether names end in _0000, ...; None
+    takes it for a suffix if all files of a place have it and every case then has `channels` images.
     Cases with another number of images are kept, so that the rest can go on without them. Raises InputError
     for an empty input, a name that comes twice, and if no case at all has `channels` images.
     """
@@ -129,13 +137,13 @@ def _select_channels(dataset: Dataset, names: Sequence[str]) -> Dataset:
         raise UserError(f"data.channels: got {list(names)}, expected at least one name, each once; correct it")
     wanted = [known.index(name) for name in names]
     # where the last channels are absent, so they are here, for `check` to report
-    cases = (replace(case, images=tuple(case.images[k] for k in wanted if k < len(case.images))) for case in dataset.cases)
+    cases = (
+        replace(case, images=tuple(case.images[k] for k in wanted if k < len(case.images))) for case in dataset.cases
+    )
     return replace(dataset, cases=tuple(cases), channels=tuple(names))
 
 
-def _cases_in(
-    path: Path, channels: int, channel_suffix: bool | None, channel_names: Sequence[str]
-) -> list[Case]:
+def _cases_in(path: Path, channels: int, channel_suffix: bool | None, channel_names: Sequence[str]) -> list[Case]:
     if layout := _fitting(path):
         dataset: Dataset = layout.read(path)
         if channel_names and set(channel_names) <= set(dataset.channels):

@@ -1,0 +1,172 @@
+"""COVID-19 CT: stacked slices of MedSeg or of ROAM's authors, and the pictures of UCSD-AI4H COVID-CT.
+
+MedSeg's `tr_im.nii.gz` holds 100 slices of as many patients, `tr_mask.nii.gz` their labels (1 ground glass,
+2 consolidation, 3 pleural effusion), `tr_lungmasks_updated.nii.gz` the lungs; ROAM's authors have the slices as
+`COVID.npy` and one label array with the lungs as value 1. Stacks are unpacked into the cache once, a file a slice.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from itertools import chain, zip_longest
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from semiseg.data.dataset import Case, Dataset
+from semiseg.data.images import PICTURE_AFFINE, BadFile, Scan, new_scan, read_image, read_label, write_like
+from semiseg.data.layouts.listing import add_cases, scan_files
+from semiseg.files import cache_folder, new_folder
+from semiseg.progress import say
+from semiseg.types import Geometry
+
+NAME = "covid"
+looks_for = "tr_im.nii.gz and tr_mask.nii.gz, COVID.npy and COVID_Seg.npy, or pictures in CT_COVID/ and CT_NonCOVID/"
+
+INFECTION = {"background": 0, "ground glass": 1, "consolidation": 2, "pleural effusion": 3}
+LUNG_AND_INFECTION = {"background": 0, "lung": 1, "ground glass": 2, "consolidation": 3, "pleural effusion": 4}
+
+_PICTURES = ("CT_COVID", "CT_NonCOVID")
+_VERSION = 1  # of what unpacking writes: raise it when that changes
+_Array = np.ndarray[Any, np.dtype[Any]]
+_Stack = Sequence[Scan]
+"""One scan of shape (width, height, 1) a slice."""
+
+
+def fits(root: Path) -> bool:
+    return any((root / name).is_file() for name in ("tr_im.nii.gz", "COVID.npy")) or bool(_picture_folders(root))
+
+
+def read(root: Path) -> Dataset:
+    """A case `slice_000`, ... for each slice of the stack, and unlabelled ones: `val_000`, ... and the pictures.
+
+    MedSeg's files are taken where both forms are there. Raises InputError, naming the file, for stacks that cannot
+    be read, differ in shape, or hold a label value that has no meaning.
+    """
+    cases, classes, notes = _medseg(root) if (root / "tr_im.nii.gz").is_file() else _arrays(root)
+    for folder in _picture_folders(root):
+        pictures = scan_files(folder)
+        found = (Case(name, (path,), split="unlabelled") for name, path in pictures.items())
+        cases = add_cases(cases, found, prefix=folder.name)
+        notes.append(f"{len(pictures)} unlabelled cases: the pictures in {folder.relative_to(root)}")
+    return Dataset(root=root, layout=NAME, cases=cases, channels=("CT",), classes=dict(classes), notes=tuple(notes))
+
+
+_Found = tuple[tuple[Case, ...], dict[str, int], list[str]]
+"""Cases, classes, and where they came from."""
+
+
+def _medseg(root: Path) -> _Found:
+    image, mask, lung, more = (
+        root / name for name in ("tr_im.nii.gz", "tr_mask.nii.gz", "tr_lungmasks_updated.nii.gz", "val_im.nii.gz")
+    )
+    sources = [path for path in (mask, lung) if path.is_file()] if mask.is_file() else []
+    images = _unpacked([image], lambda: _slices(read_image(image)))
+    labels = _unpacked([image, *sources], lambda: _medseg_labels(image, *sources)) if sources else []
+    cases, notes = _cases("slice", images, labels), [_origin(images, [image, *sources])]
+    if more.is_file():
+        images = _unpacked([more], lambda: _slices(read_image(more)))
+        cases += tuple(replace(case, split="unlabelled") for case in _cases("val", images, []))
+        notes.append(_origin(images, [more]))
+    return cases, LUNG_AND_INFECTION if lung in sources else INFECTION, notes
+
+
+def _arrays(root: Path) -> _Found:
+    image, mask = root / "COVID.npy", root / "COVID_Seg.npy"
+    if not image.is_file():
+        return (), LUNG_AND_INFECTION, []
+    sources = [mask] if mask.is_file() else []
+    images = _unpacked([image], lambda: _slices(_from_pictures(_array(image), np.float32)))
+    labels = _unpacked([image, *sources], lambda: _array_labels(image, mask)) if sources else []
+    return _cases("slice", images, labels), LUNG_AND_INFECTION, [_origin(images, [image, *sources])]
+
+
+def _picture_folders(root: Path) -> list[Path]:
+    """Also in the repository that they are shared in, `COVID-CT/Images-processed`."""
+    if not root.is_dir():
+        return []
+    folders = chain.from_iterable(root.glob(f"{above}{name}") for above in ("", "*/", "*/*/") for name in _PICTURES)
+    return [folder for folder in folders if scan_files(folder)]
+
+
+def _cases(stem: str, images: Sequence[Path], labels: Sequence[Path]) -> tuple[Case, ...]:
+    pairs = enumerate(zip_longest(images, labels))
+    return tuple(Case(f"{stem}_{index:03d}", (image,), label) for index, (image, label) in pairs)
+
+
+def _origin(images: Sequence[Path], sources: Sequence[Path]) -> str:
+    names = ", ".join(path.name for path in sources)
+    return f"{len(images)} slices of {names}, unpacked in {images[0].parent.parent}"
+
+
+def _unpacked(sources: Sequence[Path], slices: Callable[[], _Stack]) -> list[Path]:
+    """The files of the slices that `slices` makes from `sources`, written unless they are there from before."""
+    states = [(str(path.absolute()), path.stat().st_size, path.stat().st_mtime_ns) for path in sources]
+    key = hashlib.blake2b(json.dumps([_VERSION, states]).encode(), digest_size=16).hexdigest()
+    target = cache_folder() / "unpacked" / key
+    if not target.is_dir():
+        say(f"{sources[0]}: unpacking the slices into {target}")
+        stack = slices()
+        with new_folder(target) as folder:
+            for index, scan in enumerate(stack):
+                write_like(folder / f"slice_{index:03d}.nii.gz", scan.array, scan)
+    return [target / f"slice_{index:03d}.nii.gz" for index in range(len(scan_files(target)))]
+
+
+def _slices(stack: Scan) -> _Stack:
+    """Slices of many patients have no place along the third axis: all keep the geometry of the first."""
+    width, height, count = stack.geometry.shape
+    geometry = Geometry((width, height, 1), stack.geometry.affine)
+    return [Scan(stack.array[..., index : index + 1], geometry, stack.header) for index in range(count)]
+
+
+def _medseg_labels(image: Path, mask: Path, lung: Path | None = None) -> _Stack:
+    scan, values = read_image(image), read_label(mask).array
+    _same_shape(mask, values, image, scan.array)
+    _known(mask, values, INFECTION)
+    if lung is not None:
+        inside = read_label(lung).array > 0
+        _same_shape(lung, inside, image, scan.array)
+        values = np.where(values > 0, values + 1, inside)  # infection wins: it may reach beyond the mask of the lung
+    return _slices(Scan(values, scan.geometry, scan.header))
+
+
+def _array_labels(image: Path, mask: Path) -> _Stack:
+    values = _array(mask)
+    _same_shape(mask, values, image, _array(image))
+    _known(mask, values, LUNG_AND_INFECTION)
+    return _slices(_from_pictures(values, np.int32))
+
+
+def _from_pictures(stack: _Array, kind: type) -> Scan:
+    """From slices x rows x columns, which lie as in a picture, to columns x rows x slices."""
+    return new_scan(stack.transpose(2, 1, 0).astype(kind), PICTURE_AFFINE)
+
+
+def _array(path: Path) -> _Array:
+    try:
+        array: _Array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        found = f"an unreadable file ({str(error).splitlines()[0]})"
+        raise BadFile(path, found, "a NumPy array of numbers", "copy or export it again") from None
+    if array.ndim != 3 or 0 in array.shape or array.dtype.kind not in "biuf":
+        found = f"{array.dtype} of shape {array.shape}"
+        raise BadFile(path, found, "numbers as slices x height x width", "export it again")
+    return array
+
+
+def _same_shape(path: Path, array: _Array, image: Path, expected: _Array) -> None:
+    if array.shape != expected.shape:
+        found, wanted = ("x".join(map(str, sides)) for sides in (array.shape, expected.shape))
+        raise BadFile(path, f"shape {found}", f"{wanted} as in {image.name}", "use files that belong together")
+
+
+def _known(path: Path, values: _Array, classes: dict[str, int]) -> None:
+    unknown = np.setdiff1d(values, list(classes.values()))
+    if len(unknown):
+        listed = ", ".join(f"{value} ({name})" for name, value in classes.items())
+        raise BadFile(path, f"label value {unknown[0]:g}", listed, "correct the file")
