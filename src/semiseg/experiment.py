@@ -249,6 +249,11 @@ def train_run(
         if fresh:
             say(f"--init {settings.init}: fresh weights for {', '.join(fresh)}")
     name, config = _method_of(settings)
+    if config["regions"]:
+        raise UserError(
+            f"method.regions: got {config['regions']}, expected none; name regions in plan.regions and set "
+            "plan.train_on=regions"
+        )
     method = build_method(name, network, config | {"regions": plan.region_members})
     if (
         main and not begun

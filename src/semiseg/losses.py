@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
@@ -9,15 +11,21 @@ from torch import Tensor
 
 from semiseg.types import IGNORE
 
+Regions = Sequence[Sequence[int]]
+"""The class indices that each region unites; empty where classes are compared one by one."""
+
 
 def supervised(
-    logits: Float[Tensor, "b classes *spatial"], label: Int[Tensor, "b *spatial"], dice: bool = True
+    logits: Float[Tensor, "b classes *spatial"],
+    label: Int[Tensor, "b *spatial"],
+    dice: bool = True,
+    regions: Regions = (),
 ) -> Float[Tensor, ""]:
-    """Cross-entropy plus soft Dice (unless told) over the annotated voxels."""
+    """Cross-entropy plus soft Dice (unless told) over the annotated voxels, of the classes or of `regions`."""
     valid = label != IGNORE
     target = one_hot(label, logits.shape[1])
-    loss = masked_mean(cross_entropy(target, logits), valid)
-    return loss + soft_dice(target, logits, valid) if dice else loss
+    loss = masked_mean(labelled_entropy(target, logits, regions), valid)
+    return loss + soft_dice(target, logits, valid, regions) if dice else loss
 
 
 def one_hot(label: Int[Tensor, "b *spatial"], classes: int) -> Float[Tensor, "b classes *spatial"]:
@@ -30,6 +38,37 @@ def cross_entropy(
 ) -> Float[Tensor, "b *spatial"]:
     """-sum_c t log p, for targets that may be soft."""
     return -(target * logits.float().log_softmax(1)).sum(1)
+
+
+def labelled_entropy(
+    target: Float[Tensor, "b classes *spatial"], logits: Float[Tensor, "b classes *spatial"], regions: Regions = ()
+) -> Float[Tensor, "b *spatial"]:
+    """`cross_entropy`; with `regions` their binary cross-entropies, mean over regions.
+
+    A region's probability is the sum of its classes' probabilities, so predictions of nested regions always fit into
+    each other. With one region of one class beside the background it is the cross-entropy of the two classes.
+    """
+    if not regions:
+        return cross_entropy(target, logits)
+    inside = _united(target, regions)
+    log_inside, log_outside = _log_probabilities(logits, regions)
+    return -(inside * log_inside + (1 - inside) * log_outside).mean(1)
+
+
+def _united(target: Float[Tensor, "b classes *spatial"], regions: Regions) -> Float[Tensor, "b regions *spatial"]:
+    return torch.stack([target[:, list(region)].sum(1) for region in regions], 1)
+
+
+def _log_probabilities(
+    logits: Float[Tensor, "b classes *spatial"], regions: Regions
+) -> tuple[Float[Tensor, "b regions *spatial"], Float[Tensor, "b regions *spatial"]]:
+    """Of each region and of all classes outside it. Sums stay logarithms: neither is ever log 0."""
+    log_p = logits.float().log_softmax(1)
+    outside = [[index for index in range(logits.shape[1]) if index not in region] for region in regions]
+    within, without = (
+        torch.stack([log_p[:, list(members)].logsumexp(1) for members in united], 1) for united in (regions, outside)
+    )
+    return within, without
 
 
 def kl(
@@ -50,14 +89,15 @@ def soft_dice(
     target: Float[Tensor, "b classes *spatial"],
     logits: Float[Tensor, "b classes *spatial"],
     valid: Bool[Tensor, "b *spatial"],
+    regions: Regions = (),
 ) -> Float[Tensor, ""]:
-    """1 - Dice, mean over the foreground classes that the target has, each pooled over the batch.
+    """1 - Dice, mean over the foreground classes (or `regions`) that the target has, each pooled over the batch.
 
     2 sum(p t) / (sum p^2 + sum t^2) (Milletari et al. 2016): zero for a perfect prediction, of a soft target too.
     A class without a target voxel has no Dice: cross-entropy alone tells the network not to predict it.
     """
-    probability = torch.where(valid[:, None], logits.float().softmax(1), 0)[:, 1:]
-    target = torch.where(valid[:, None], target, 0)[:, 1:]
+    probability, target = (torch.where(valid[:, None], p, 0) for p in (logits.float().softmax(1), target))
+    probability, target = (_united(p, regions) if regions else p[:, 1:] for p in (probability, target))
     over = (0, *range(2, target.ndim))
     overlap = 2 * (probability * target).sum(over)
     total = probability.square().sum(over) + target.square().sum(over)

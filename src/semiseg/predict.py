@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from semiseg.data.dataset import Case
-from semiseg.data.images import write_like
+from semiseg.data.images import is_picture, write_like
 from semiseg.data.plan import Plan
 from semiseg.data.prepare import read_channels
 from semiseg.data.space import (
@@ -117,6 +117,8 @@ def predict_cases(
 ) -> Predictions:
     """Segment cases and write `CASE.nii.gz` with the input's grid and header and the dataset's label values.
 
+    Of a picture (PNG, JPEG) it is `CASE.png` of the same size, whose palette indices are the label values.
+
     models: several are averaged on their probabilities; spacing and patch may differ, classes and number of
     channels may not. probabilities: also write `CASE_prob.nii.gz`, 4-D, 8 bits scaled by 1/255, classes in
     the order of labels.json. tta: see `predict_probabilities`. keep_largest: of each class but the first,
@@ -168,6 +170,7 @@ def predict_cases(
         requested=[case.name for case in cases],
         models=[model.name for model in models],
         probabilities=probabilities,
+        labels=plan.model_dump(mode="json", include={"relabel", "other_is_background", "regions"}),
         **made_by,
     )
     return Predictions(tuple(done), skipped, failed)
@@ -346,7 +349,7 @@ def largest_pieces(index: Int[np.ndarray, "x y z"]) -> Int[np.ndarray, "x y z"]:
 
 
 def _label_file(out: Path, case: Case) -> Path:
-    return Path(out) / f"{case.name}.nii.gz"
+    return Path(out) / f"{case.name}{'.png' if is_picture(case.images[0]) else '.nii.gz'}"
 
 
 def _probability_file(out: Path, case: Case) -> Path:

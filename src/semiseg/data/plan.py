@@ -250,6 +250,7 @@ class Plan(Settings):
         """Raise UserError, naming the key as `where.key`, if values do not go together."""
         values, channels = set(self.classes.values()), len(self.channels)
         _require(len(values) >= max(2, len(self.classes)), f"{where}.classes", self.classes, "distinct values")
+        self._check_regions(where)
         _require(channels > 0, f"{where}.channels", self.channels, "at least one name")
         _require(
             len(self.normalisation) == channels,
@@ -296,8 +297,8 @@ class Plan(Settings):
             for name, value in self.classes.items():
                 united = tuple(region for region, values in self.regions.items() if value in values)
                 other = seen.setdefault(united, name)
-                separate = f"classes, or regions that tell {other!r} from {name!r}: both are in {list(united) or 'none'}"
-                _require(other == name, f"{where}.train_on", self.train_on, separate)
+                expected = f"classes, or regions that tell {name!r} from {other!r} (both are in {list(united) or 'none'})"
+                _require(other == name, f"{where}.train_on", self.train_on, expected)
 
     def save(self, path: Path) -> None:
         write_json(path, self.model_dump(mode="json"))

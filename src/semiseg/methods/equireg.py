@@ -93,7 +93,7 @@ class EquiReg(Method):
             threshold = annealing_threshold(progress, config.annealing, prediction.shape[1])
             label = without_learned(label, prediction, threshold)
             watch["labels kept"] = float((label != IGNORE).sum() / (batch.label != IGNORE).sum().clamp(min=1))
-        terms = {"supervised": losses.supervised(prediction, label, dice=config.dice)}
+        terms = {"supervised": losses.supervised(prediction, label, config.dice, config.regions)}
         u, inside = batch.unlabelled, batch.inside
         if config.on_labelled:
             u = torch.cat([batch.image, u])

@@ -41,6 +41,9 @@ class MethodConfig(Settings):
     ema: float = Field(default=0.99, ge=0, lt=1)
     """Decay of the averaged network, a step; it is the predictor, and the teacher where there is one. 0: none."""
 
+    regions: tuple[tuple[int, ...], ...] = ()
+    """Class indices that each region of the labelled loss unites, as the plan says with `train_on = "regions"`."""
+
     @model_validator(mode="before")
     @classmethod
     def _fill_from_preset(cls, values: Any) -> Any:

@@ -144,9 +144,10 @@ class Roam(Method):
         target, valid = mix(target), mix.mask(valid)
 
         rows = slice(None, labelled)
-        terms = {"supervised": losses.masked_mean(losses.cross_entropy(target[rows], logits[rows]), valid[rows])}
+        entropy = losses.labelled_entropy(target[rows], logits[rows], config.regions)
+        terms = {"supervised": losses.masked_mean(entropy, valid[rows])}
         if config.dice:
-            terms["dice"] = losses.soft_dice(target[rows], logits[rows], valid[rows])
+            terms["dice"] = losses.soft_dice(target[rows], logits[rows], valid[rows], config.regions)
         if len(batch.unlabelled):
             rows = slice(labelled, None)
             # voxels that are not certain count as zero, so few certain ones do not weigh more

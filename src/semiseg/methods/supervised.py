@@ -18,4 +18,5 @@ class Supervised(Method):
     Config = SupervisedConfig
 
     def objective(self, batch: Batch, draws: Draws, progress: float) -> Objective:  # noqa: ARG002
-        return Objective({"supervised": losses.supervised(self.network(batch.image), batch.label)})
+        prediction = self.network(batch.image)
+        return Objective({"supervised": losses.supervised(prediction, batch.label, regions=self.config.regions)})
