@@ -297,7 +297,7 @@ class Plan(Settings):
             for name, value in self.classes.items():
                 united = tuple(region for region, values in self.regions.items() if value in values)
                 other = seen.setdefault(united, name)
-                expected = f"classes, or regions that tell {name!r} from {other!r} (both are in {list(united) or 'none'})"
+                expected = f"classes, or regions that tell {name!r} from {other!r} (both in {list(united) or 'none'})"
                 _require(other == name, f"{where}.train_on", self.train_on, expected)
 
     def save(self, path: Path) -> None:
