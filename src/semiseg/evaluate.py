@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from semiseg.data.check import ERROR_SHARE, SILENT_SHARE, corner_displacement_mm
-from semiseg.data.images import Scan, case_name, read_label
+from semiseg.data.images import Scan, case_name, is_picture, on_grid, read_label
 from semiseg.data.layouts import open_dataset
 from semiseg.data.layouts.listing import read_description, scan_files
 from semiseg.errors import InputError, SomeCasesFailed, UserError
@@ -275,8 +275,13 @@ class _Task:
 def _score(task: _Task) -> ScoredCase:
     try:
         truth = read_label(task.label)
-        prediction = read_label(task.prediction) if task.prediction else None
-        if prediction is not None:
+        if task.prediction is not None:
+            prediction = read_label(task.prediction)
+            # a picture does not know where it lies: beside another kind of file, it lies where that one does
+            if is_picture(task.prediction) and not is_picture(task.label):
+                prediction = on_grid(prediction, truth.geometry)
+            elif is_picture(task.label) and not is_picture(task.prediction):
+                truth = on_grid(truth, prediction.geometry)
             problem, note = _compare_grids(task, prediction.geometry, truth.geometry)
             if problem:
                 return _not_scored(task, "mismatch", problem)
