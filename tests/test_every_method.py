@@ -30,6 +30,12 @@ VARIANTS = {
     },
     "2020": {"preset": "2020"},
 }
+OF_ONE_METHOD = {
+    "annealing": ("equireg", {"annealing": "exp", "on_labelled": True}),
+    "mixmatch": ("roam", {"preset": "mixmatch"}),
+}
+"""Settings that a single method has, with everything that is switched on by them."""
+VARIANTS |= {variant: settings for variant, (_, settings) in OF_ONE_METHOD.items()}
 
 
 def network_of(dims: int, norm: str = "instance") -> UNet:
@@ -40,6 +46,8 @@ def network_of(dims: int, norm: str = "instance") -> UNet:
 def method_of(name: str, dims: int, variant: str = "teacher", norm: str = "instance", **more) -> Method:
     config = METHODS[name].Config
     settings = {**VARIANTS[variant], **more}
+    if variant in OF_ONE_METHOD and name != OF_ONE_METHOD[variant][0]:
+        pytest.skip("a setting of another method")
     if issubclass(config, ConsistencyConfig):
         settings = {**OPEN, **settings}
     elif variant in ("everything", "2020"):

@@ -1,6 +1,6 @@
 import pytest
 
-from semiseg.schedules import learning_rate, ramp
+from semiseg.schedules import annealing_threshold, learning_rate, ramp
 
 
 def test_ramp():
@@ -13,3 +13,15 @@ def test_learning_rate():
     assert learning_rate(0.55, "cosine", 0.1) == pytest.approx(0.5)
     assert learning_rate(0.5, "poly", 0.0) == pytest.approx(0.5**0.9)
     assert learning_rate(1.0, "poly", 0.0) == 0
+    assert [learning_rate(p, "exponential", 0.2) for p in (0.1, 0.2, 0.6, 1.0)] == pytest.approx([0.5, 1, 0.1, 0.01])
+
+
+def test_annealing_threshold():
+    """By hand, with four classes: from a quarter, the probability of guessing, to one."""
+    ends = {shape: [annealing_threshold(p, shape, 4) for p in (0.0, 1.0)] for shape in ("linear", "log", "exp")}
+    assert ends["linear"] == pytest.approx([0.25, 1])
+    assert ends["log"] == pytest.approx([0.25, 0.25 + 0.75 * (1 - 0.0067379)])
+    assert ends["exp"] == pytest.approx([0.25 + 0.75 * 0.0067379, 1])
+    assert annealing_threshold(0.2, "linear", 4) == pytest.approx(0.4)
+    assert annealing_threshold(0.2, "log", 4) == pytest.approx(0.25 + 0.75 * 0.6321206)  # 1 - 1/e
+    assert annealing_threshold(0.8, "exp", 4) == pytest.approx(0.25 + 0.75 * 0.3678794)  # 1/e

@@ -5,7 +5,10 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from semiseg.transforms.warp import Warp, WarpConfig
+from semiseg.errors import UserError
+from semiseg.methods.equireg import EquiRegConfig
+from semiseg.methods.method import PUBLISHED_WARP
+from semiseg.transforms.warp import Warp, WarpConfig, _choose_parts
 from semiseg.types import IGNORE
 
 SIZES = {2: (9, 12), 3: (5, 8, 7)}
@@ -141,3 +144,96 @@ def test_autocast_changes_nothing():
         moved = cast(x.bfloat16())
     assert torch.equal(cast.grid, plain.grid)
     assert moved.dtype == torch.float32
+
+
+EVERY_PART = STRONG.model_copy(update={"flip": (0, 1)})
+"""In 2-D eight parts: two mirrors, rotation, scale, shear, two shifts, elastic."""
+
+
+def moved_along(grid, axis):
+    """The mean displacement of every sample along an axis, as a share of its length."""
+    rest = Warp.draw((1, 1, *grid.shape[1:-1]), WarpConfig(), (1.0, 1.0), torch.Generator()).grid
+    return (grid - rest)[..., axis].mean((1, 2)) / 2
+
+
+@pytest.mark.parametrize(("size", "parts"), [((9, 12), 8), ((5, 8, 7), 9)])
+def test_at_least_so_many_of_the_parts_that_are_switched_on(size, parts):
+    config = EVERY_PART.model_copy(update={"at_least": 3})
+    chosen = _choose_parts(4000, len(size), config, torch.Generator().manual_seed(0))
+    assert len(chosen) == parts
+    counts = torch.stack(list(chosen.values())).sum(0)
+    shares = torch.bincount(counts.long(), minlength=parts + 1) / 4000
+    assert shares[:3].sum() == 0
+    torch.testing.assert_close(shares[3:], torch.full((parts - 2,), 1 / (parts - 2)), atol=0.025, rtol=0)
+    for name, of_part in chosen.items():  # on average half of 3 + all of them, shared out evenly
+        assert float(of_part.mean()) == pytest.approx((3 + parts) / 2 / parts, abs=0.03), name
+    half = _choose_parts(4000, len(size), config.model_copy(update={"probability": 0.5}), torch.Generator())
+    assert float(half["rotate"].mean()) == pytest.approx((3 + parts) / 4 / parts, abs=0.03)
+
+
+@pytest.mark.parametrize(
+    ("part", "only"),
+    [
+        ("rotate", {"rotate_deg": 30}),
+        ("scale", {"scale": (1.5, 1.5)}),
+        ("shear", {"shear_deg": 10}),
+        ("elastic", {"elastic": 0.02}),
+        ("mirror 1", {"flip": (1,)}),
+    ],
+)
+def test_a_sample_gets_exactly_the_parts_that_were_chosen_for_it(part, only):
+    """At least one of three: the two shifts, which move all voxels alike, and another, which does not."""
+    config = WarpConfig(**only, shift=0.2, at_least=1)
+    seed, size = 5, (9, 9)
+    chosen = _choose_parts(40, 2, config, torch.Generator().manual_seed(seed))
+    assert set(chosen) == {part, "shift 0", "shift 1"}
+    warp = draw(config, size, batch=40, seed=seed)
+    displacement = warp.grid - draw(WarpConfig(), size, batch=40).grid
+    constant = (displacement - displacement.mean((1, 2), keepdim=True)).abs().amax((1, 2, 3)) < 1e-5
+    assert torch.equal(constant, chosen[part] == 0)
+    for axis in (0, 1):
+        shifted = moved_along(warp.grid, axis).abs() > 1e-4
+        alone = chosen[part] == 0
+        assert torch.equal(shifted[alone], chosen[f"shift {axis}"][alone] == 1)
+    assert 5 < int(constant.sum()) < 35
+
+
+def test_chosen_parts_of_no_size_return_the_input():
+    x = torch.randn(6, 2, 9, 12)
+    still = WarpConfig(scale=(1.0, 1.0 + 1e-9), rotate_deg=1e-6, shear_deg=1e-6, at_least=2)
+    torch.testing.assert_close(draw(still, (9, 12), batch=6)(x), x, atol=1e-4, rtol=0)
+
+
+def test_a_chosen_mirror_is_always_applied():
+    x = torch.randn(10, 1, 7, 8)
+    warped = draw(WarpConfig(flip=(0, 1), at_least=2), (7, 8), batch=10)(x)
+    torch.testing.assert_close(warped, x.flip(2, 3), atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("config", [WarpConfig(at_least=1), EVERY_PART.model_copy(update={"at_least": 9})])
+def test_more_parts_than_there_are_is_a_mistake(config):
+    with pytest.raises(UserError, match=r"warp.at_least: got \d, expected at most \d, the parts that are switched on"):
+        draw(config, (9, 12))
+
+
+def test_the_published_strong_view_has_eight_parts_of_which_three_are_applied():
+    warp = EquiRegConfig(preset="2020").warp
+    assert (warp.at_least, warp.flip) == (3, (0, 1))
+    assert len(_choose_parts(1, 2, warp, torch.Generator())) == 8
+    # alpha 720 times evenly drawn noise of deviation 1/sqrt(3), smoothed in 2-D with sigma 24: 4.9 pixels
+    pixels = 720 / math.sqrt(3) / (2 * math.sqrt(math.pi) * 24)
+    assert PUBLISHED_WARP.elastic * 224 == pytest.approx(pixels, rel=0.03)
+    assert PUBLISHED_WARP.smooth * 224 == 24
+
+
+def test_the_published_weak_view_is_a_warp_of_mirrors_and_shifts():
+    x = torch.zeros(200, 1, 21, 21)
+    x[:, 0, 10, 4] = 1
+    config = WarpConfig(flip=(0, 1), shift=0.1)
+    moved = draw(config, (21, 21), batch=200)(x)[:, 0]
+    where = moved.flatten(1).argmax(1)
+    row, column = where // 21, where % 21
+    assert int((row - 10).abs().max()) == 2
+    mirrored = column > 10
+    assert 70 < int(mirrored.sum()) < 130
+    assert set((column - torch.where(mirrored, 16, 4)).abs().tolist()) == {0, 1, 2}
