@@ -14,7 +14,7 @@ import torch
 from jaxtyping import install_import_hook
 
 # the shapes in the annotations of what computes are checked wherever a test calls it
-CHECKED = ("losses", "methods", "networks", "predict", "transforms", "data.resample", "data.space")
+CHECKED = ("losses", "methods", "networks", "predict", "transforms", "data.resample", "data.space", "rank.scores")
 install_import_hook([f"semiseg.{module}" for module in CHECKED], "beartype.beartype")
 
 torch.set_num_threads(1)  # several times faster for tiny networks
