@@ -31,7 +31,7 @@ TINY = {
 }
 PLANNED = ["--dims", "2", *(part for k, v in TINY_PLAN.items() for part in ("--set", f"plan.{k}={json.dumps(v)}"))]
 TRAINED = ["--steps", "2", "--precision", "32", "--set", "training.tensorboard=false"]
-SHORTER = {"plan": PLANNED, "prepare": PLANNED, "train": PLANNED + TRAINED}
+SHORTER = {"plan": PLANNED, "prepare": PLANNED, "train": PLANNED + TRAINED, "simulate": ["--subjects", "1"]}
 """What is appended to the documented commands, so that they take a moment."""
 
 

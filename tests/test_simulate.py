@@ -87,7 +87,7 @@ def test_no_deformation_folds():
     extent = template.high_mm - template.low_mm
     points = np.stack(np.meshgrid(*(np.arange(0, length, 4.0) for length in extent), indexing="ij"))
     for seed in range(10):
-        source = brain._deform(points, template, np.random.default_rng(seed))
+        source = brain.deform(points, template, np.random.default_rng(seed))
         gradient = np.stack([np.stack(np.gradient(part, 4.0)) for part in source])
         determinant = np.linalg.det(np.moveaxis(gradient, (0, 1), (-2, -1)))
         assert determinant.min() > 0

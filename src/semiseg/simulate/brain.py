@@ -88,7 +88,7 @@ def simulate_brain(split: int, number: int, *, spacing_mm: float = 3.0, seed: in
     affine = np.diag([spacing_mm, spacing_mm, spacing_mm, 1.0])
     affine[:3, 3] = template.low_mm
     grid = np.stack(np.meshgrid(*(np.arange(n, dtype=np.float32) for n in shape), indexing="ij"))
-    deformed = _deform(grid * spacing_mm, template, rng)
+    deformed = deform(grid * spacing_mm, template, rng)
     voxels = deformed + (template.low_mm - template.affine[:3, 3])[:, None, None, None]
     *tissues, texture = (map_coordinates(volume, voxels, order=1) for volume in (*template.tissues, template.texture))
     shares = np.stack([1 - sum(tissues), *tissues])
@@ -141,10 +141,10 @@ def displacement(rng: np.random.Generator, shape: tuple[int, ...]) -> Float[np.n
     return field * min(1.0, 0.7 / steepest)
 
 
-def _deform(
+def deform(
     points_mm: Float[np.ndarray, "3 x y z"], template: Template, rng: np.random.Generator
 ) -> Float[np.ndarray, "3 x y z"]:
-    """Where each voxel of the subject comes from: millimetres from `template.low_mm`."""
+    """Where each point of the subject comes from; both in millimetres from `template.low_mm`."""
     extent = template.high_mm - template.low_mm
     centre = (extent / 2)[:, None, None, None]
     matrix, shift = _affine(rng)
@@ -179,7 +179,7 @@ def _acquire(
     image = np.tensordot([0.0, grey, white, fluid], shares, axes=1) + rng.uniform(0.5, 1.3) * texture
     image = np.clip(image, 0, None) ** rng.uniform(0.75, 1.35)
     image = gaussian_filter(image, rng.uniform(0.0, 0.4, 3))  # in voxels: another resolution along each axis
-    image = image * np.exp(_bias(image.shape, spacing_mm, rng))
+    image = image * np.exp(bias_field(image.shape, spacing_mm, rng.uniform(0.1, 0.5), rng))
     noise = rng.uniform(0.01, 0.05)
     real, imaginary = noise * rng.standard_normal((2, *image.shape))
     magnitude = np.hypot(image + real, imaginary)
@@ -187,10 +187,12 @@ def _acquire(
     return units
 
 
-def _bias(shape: tuple[int, ...], spacing_mm: float, rng: np.random.Generator) -> Float[np.ndarray, "x y z"]:
-    """Logarithm of the coil's sensitivity: varies over several centimetres, by up to half."""
+def bias_field(
+    shape: tuple[int, ...], spacing_mm: float, peak: float, rng: np.random.Generator
+) -> Float[np.ndarray, "x y z"]:
+    """Logarithm of the coil's sensitivity: varies over several centimetres, by up to `peak`."""
     coarse = tuple(int(np.ceil(n * spacing_mm / GRID_MM)) + 1 for n in shape)
-    field = smooth_field(rng, coarse, 40.0, rng.uniform(0.1, 0.5))
+    field = smooth_field(rng, coarse, 40.0, peak)
     points = np.stack(np.meshgrid(*(np.arange(n) for n in shape), indexing="ij")) * (spacing_mm / GRID_MM)
     log_sensitivity: np.ndarray = map_coordinates(field, points, order=1, mode="nearest")
     return log_sensitivity
