@@ -343,27 +343,6 @@ def export(
 
 
 @app.command()
-def simulate(
-    world: Annotated[str, typer.Argument(help="wholebrain, covid or brats.")],
-    out: Out,
-    subjects: Annotated[int | None, typer.Option(help="How many; covid: how many labelled slices.")] = None,
-    seed: Annotated[int, typer.Option(help="Of the simulated subjects.")] = 0,
-    spacing_mm: Annotated[
-        float | None, typer.Option("--spacing-mm", help="Side of a voxel (wholebrain, brats).")
-    ] = None,
-    size: Annotated[int | None, typer.Option(help="Rows and columns of a slice (covid).")] = None,
-    workers: Workers = None,
-    quiet: Quiet = False,
-) -> None:
-    """Write a simulated cohort in the files and folders that the real data come in."""
-    from semiseg.simulate.worlds import simulate_world
-
-    set_quiet(quiet)
-    simulate_world(world, out, subjects=subjects, seed=seed, spacing_mm=spacing_mm, size=size, workers=workers)
-    print(f"{out}: simulated, not scans of people; scores on them do not carry over to real scans")
-
-
-@app.command()
 def demo(
     out: Out = Path("demo"),
     device: Device = "auto",
