@@ -38,10 +38,15 @@ def main() -> None:
     out: Path = arguments.out
     out.mkdir(parents=True, exist_ok=True)
     plan = out / "plan.json"
-    base = ["--test", str(grid["test"]), "--dims", str(grid["dims"])]
-    if not plan.exists():
-        sets = [f"plan.{key}={json.dumps(value)}" for key, value in grid["plan"].items()]
-        call(["semiseg", "plan", arguments.data, "--out", str(plan), *base, *_sets(sets)])
+    base = [*grid.get("flags", []), "--dims", str(grid["dims"])]
+    base += [part for place in ("test", "val") if place in grid for part in (f"--{place}", str(grid[place]))]
+    if "folds" in grid:  # each fold has test scans of its own, so no plan can be shared
+        base += _sets([f"plan.{key}={json.dumps(value)}" for key, value in grid["plan"].items()])
+    else:
+        if not plan.exists():
+            sets = [f"plan.{key}={json.dumps(value)}" for key, value in grid["plan"].items()]
+            call(["semiseg", "plan", arguments.data, "--out", str(plan), *base, *_sets(sets)])
+        base += ["--plan", str(plan)]
     runs = [
         (name, replicate)
         for replicate in range(grid["replicates"])
@@ -49,28 +54,38 @@ def main() -> None:
         if replicate < setting.get("replicates", grid["replicates"]) and (not arguments.only or name in arguments.only)
     ]
     with ThreadPoolExecutor(arguments.jobs) as pool:
-        list(pool.map(lambda run: one_run(grid, *run, arguments.data, out, plan, base), runs))
+        list(pool.map(lambda run: one_run(grid, *run, arguments.data, out, base), runs))
     print(tables(grid, out))
 
 
-def one_run(grid: dict[str, Any], name: str, replicate: int, data: str, out: Path, plan: Path, base: list[str]) -> None:
+def one_run(grid: dict[str, Any], name: str, replicate: int, data: str, out: Path, base: list[str]) -> None:
     setting = grid["settings"][name]
     folder = out / f"{name}-{replicate}"
     run, predictions, scores = folder / "run", folder / "predictions", folder / "scores"
-    if (scores / "summary.json").exists():
+    others = {place: folder / f"scores-{place}" for place in grid.get("also_test", {})}
+    if all((place / "summary.json").exists() for place in (scores, *others.values())):
         return
-    labelled = [] if setting.get("all_labels") else ["--labelled", str(grid["labelled"])]
+    count = setting.get("labelled", grid.get("labelled"))
+    labelled = [] if count is None else ["--labelled", str(count)]
+    which = ["--fold", f"{replicate + 1}/{grid['folds']}"] if "folds" in grid else ["--draw", str(replicate)]
     steps = grid["steps"] * setting.get("times_steps", 1)
     sets = [f"method.{key}={json.dumps(value)}" for key, value in setting.get("set", {}).items()]
     resume = ["--resume"] if (run / "config.yaml").exists() else []
     with (out / f"{name}-{replicate}.log").open("a") as log:
-        train = ["semiseg", "train", data, "--method", setting["method"], "--out", str(run), "--plan", str(plan)]
-        train += [*base, *labelled, "--draw", str(replicate), "--seed", str(replicate), "--steps", str(steps)]
-        train += ["--workers", "1", *_sets([*sets, "training.tensorboard=false"]), *resume]
+        train = ["semiseg", "train", data, "--method", setting["method"], "--out", str(run)]
+        train += [*base, *labelled, *which, "--seed", str(replicate), "--steps", str(steps)]
+        common = [f"{key}={json.dumps(value)}" for key, value in grid.get("set", {}).items()]
+        train += ["--workers", "1", *_sets([*common, *sets, "training.tensorboard=false", "score=false"]), *resume]
         call(train, log)
         chosen = ["--cases", str(run / "splits.json")]
         call(["semiseg", "predict", str(run), data, "--out", str(predictions), *chosen], log)
         call(["semiseg", "evaluate", str(predictions), data, "--out", str(scores)], log)
+        for place, scans in grid.get("also_test", {}).items():
+            there = folder / f"predictions-{place}"
+            call(["semiseg", "predict", str(run), scans, "--out", str(there), *chosen], log)
+            call(["semiseg", "evaluate", str(there), data, "--out", str(others[place])], log)
+        if grid.get("rank"):
+            call(["semiseg", "rank", str(run), data, "--out", str(folder / "rank"), *chosen], log)
     print(f"{name} {replicate}: Dice {mean_of(scores, 'dice'):.3f}", flush=True)
 
 
