@@ -161,7 +161,7 @@ def test_geometry_that_differs(folders, shift_mm, state, notes):
     predictions, labels, out = folders  # smallest spacing 1 mm
     save(labels, {"a": labels_of(organ=ORGAN)})
     save(predictions, {"a": labels_of(organ=ORGAN)}, shift_mm)
-    evaluation = evaluate_folder(predictions, labels, out, classes=CLASSES)
+    evaluation = evaluate_folder(predictions, labels, out, classes={"organ": 1})
     row = rows_of(out)[0]
     assert (row["state"], row["dice"]) == (state, "1.0" if state == "ok" else "")
     assert len(evaluation.summary["notes"]) == notes
@@ -218,6 +218,7 @@ def test_values_that_are_no_class_are_noted(folders):
     assert notes == [
         "labels: values that are no class count as background: 7",
         "predictions: values that are no class count as background: 9",
+        "labels: no case has these classes, which are left out of the means: tumour",
     ]
 
 
@@ -254,6 +255,41 @@ def test_labels_of_a_dataset(folders, nnunet_cohort, plain_cohort, tmp_path):
     evaluation = evaluate_folder(predictions, table, out, overwrite=True, classes={"ball": 1})
     assert evaluation.failed == ("mine",)  # the table names a label file that is gone
     assert "case0.nii.gz" in rows_of(out, "failed.csv")[0]["message"]
+
+
+REGIONS = {"all": (1, 2, 7), "part": (2, 7)}
+
+
+def test_regions_are_scored_after_the_classes_by_hand(folders):
+    predictions, labels, out = folders
+    save(labels, {"a": labels_of(organ=ORGAN, tumour=TUMOUR), "b": labels_of(organ=ORGAN)})
+    save(predictions, {"a": labels_of(organ=TUMOUR, tumour=ORGAN)})  # 8 + 4 voxels, all in the wrong class
+    document = {"labels": {"background": 0, "organ": 1, **{name: list(values) for name, values in REGIONS.items()}}}
+    (labels.parent / "dataset.json").write_text(json.dumps(document))
+    summary = evaluate_folder(predictions, labels, out).summary
+    rows = [row for row in rows_of(out) if row["case"] == "a"]
+    assert [(row["class"], row["value"], row["kind"]) for row in rows] == [
+        ("organ", "1", "class"), ("2", "2", "class"), ("7", "7", "class"),
+        ("all", "1+2+7", "region"), ("part", "2+7", "region"),
+    ]  # fmt: skip
+    assert [float(row["dice"]) for row in rows] == [0, 0, 1, 1, 0]
+    assert [float(row["truth_ml"]) for row in rows] == pytest.approx([0.08, 0.04, 0, 0.12, 0.04])
+    assert summary["regions"]["all"]["dice"]["mean"] == 0.5  # b is missing
+    assert summary["regions"]["all"]["value"] == "1+2+7"
+    assert summary["regions_mean"]["dice"] == pytest.approx((0.5 + 0) / 2)
+    assert summary["mean"]["dice"] == 0
+    assert summary["per_case"]["dice"]["mean"] == 0
+    assert summary["absent_classes"] == ["7"]
+
+
+def test_a_class_that_no_label_has_is_left_out_and_listed(folders):
+    predictions, labels, out = folders
+    save(labels, {"a": labels_of(organ=ORGAN), "b": labels_of(organ=ORGAN)})
+    save(predictions, {"a": labels_of(organ=ORGAN), "b": labels_of(organ=ORGAN, tumour=TUMOUR)})
+    summary = evaluate_folder(predictions, labels, out, classes=CLASSES).summary
+    assert summary["absent_classes"] == ["tumour"]
+    assert summary["mean"]["dice"] == summary["mean"]["dice_brats"] == 1
+    assert "labels: no case has these classes, which are left out of the means: tumour" in summary["notes"]
 
 
 def test_several_processes_give_the_same_files(folders):

@@ -13,24 +13,27 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from semiseg.data.check import ERROR_SHARE, SILENT_SHARE, corner_displacement_mm
-from semiseg.data.images import Scan, case_name, is_picture, on_grid, read_label
-from semiseg.data.layouts import open_dataset
-from semiseg.data.layouts.listing import read_description, scan_files
+from semiseg.data.dataset import Dataset
+from semiseg.data.images import Scan, is_picture, on_grid, read_label
+from semiseg.data.label_tables import apply_table
+from semiseg.data.label_values import class_values
+from semiseg.data.layouts.listing import scan_files
 from semiseg.errors import InputError, SomeCasesFailed, UserError
 from semiseg.files import replacing, write_json
 from semiseg.manifest import MANIFEST, file_hashes, write_manifest
 from semiseg.metrics import compare
 from semiseg.processes import each
 from semiseg.summary import DISTANCES, OVERLAPS, Row, ScoredCase, State, Tally
+from semiseg.truth import Regions, as_predicted, open_labels
 from semiseg.types import Geometry
 
 COLUMNS = (
-    *("case", "class", "value", "state", "dice", "iou", *DISTANCES, "surface_dice", "tolerance_mm"),
+    *("case", "class", "value", "kind", "state", "dice", "iou", *DISTANCES, "surface_dice", "tolerance_mm"),
     *("prediction_ml", "truth_ml", "difference_ml", "in_truth", "in_prediction", "dice_brats"),
     "false_positive_ml",
 )
@@ -60,7 +63,7 @@ def evaluate_folder(
     labels: Path,
     out: Path,
     *,
-    classes: Mapping[str, int] | None = None,
+    classes: Mapping[str, int] | str | None = None,
     ignore: int | None = None,
     tolerance_mm: float = 1.0,
     workers: int = 1,
@@ -72,6 +75,8 @@ def evaluate_folder(
     labels: a folder of label files CASE.nii.gz, or a dataset in any layout.
     classes: name to value; the background (value 0) is never scored. Default: labels.json beside the
         predictions, else what the dataset declares, else every value found in any file, named by its number.
+        Or a name or file as in training (`apply_table`): how to read the values in `labels`. Without it, labels
+        that declare no classes are read as those that the model was trained on; see `as_predicted`.
     ignore: true voxels of this value are left out of both masks. Default: what the dataset declares.
     tolerance_mm: for the surface Dice. workers: processes to share the cases out over; with more than one, a
         script that calls this must do so under `if __name__ == "__main__":`, as these processes import it.
@@ -87,22 +92,37 @@ def evaluate_folder(
     if not 0 <= tolerance_mm < np.inf:
         raise UserError(f"tolerance_mm: got {tolerance_mm}, expected a length of 0 mm or more; 1.0 is usual")
     predicted = _predicted_files(predictions)
-    truth = _open_labels(labels)
+    truth = open_labels(labels)
+    if isinstance(classes, str):
+        truth, classes = apply_table(truth, classes), None
+    files = {case.name: case.label for case in truth.cases if case.label is not None}
     if out.resolve() in (predictions.resolve(), labels.resolve()):
         raise UserError(f"{out}: got a folder of the input as --out, expected another; try {out / 'scores'}")
-    selected = _select(cases, predictions, predicted, labels, truth.files)
+    selected = _select(cases, predictions, predicted, labels, files)
     ignore = truth.ignore if ignore is None else ignore
     named = _named_classes(classes, predictions, truth.classes, ignore)
-    pairs = [(case, predicted.get(case), truth.files[case]) for case in selected]
+    truth, regions, notes = as_predicted(truth, named or {}, _read_json(predictions / MANIFEST).get("labels", {}))
+    meaning = replace(truth, cases=(), ignore=ignore)
+    pairs = [(case, predicted.get(case), files[case]) for case in selected]
     inputs = [path for _, *paths in pairs for path in paths if path is not None and path.is_file()]
-    settings = {"classes": named, "ignore": ignore, "tolerance_mm": tolerance_mm, "cases": selected}
+    settings = {
+        "classes": named,
+        "regions": {name: list(values) for name, values in regions.items()},
+        "relabel": {str(value): meant for value, meant in meaning.relabel.items()},
+        "other_is_background": meaning.other_is_background,
+        "ignore": ignore,
+        "tolerance_mm": tolerance_mm,
+        "cases": selected,
+    }
     earlier = _earlier_result(out, inputs, settings, overwrite)
     if earlier is not None:
         return earlier
 
     named = named or _found_classes(inputs, labels, ignore, workers)
-    tasks = [_Task(*pair, named, ignore, tolerance_mm) for pair in pairs]
-    tally = Tally(named)
+    structures = _structures(named, regions)
+    tasks = [_Task(*pair, structures, meaning, tolerance_mm) for pair in pairs]
+    tally = Tally(named, regions)
+    tally.notes += notes
     with (
         replacing(out / "metrics.csv") as temporary,
         temporary.open("w", newline="", encoding="utf-8") as file,
@@ -112,7 +132,7 @@ def evaluate_folder(
         for scored in each(_score, tasks, "Scoring", workers):
             writer.writerows(scored.rows)
             tally.add(scored)
-    unscored = [case for case in predicted if case not in truth.files and not _is_probability(case, predicted)]
+    unscored = [case for case in predicted if case not in files and not _is_probability(case, predicted)]
     summary = {**tally.summary(), "unscored": unscored, "tolerance_mm": tolerance_mm, "ignore": ignore}
     write_json(out / "summary.json", summary)
     outputs = ["metrics.csv", "summary.json"]
@@ -125,27 +145,6 @@ def evaluate_folder(
 
 
 # Which files belong together, and what their values mean.
-
-
-@dataclass(frozen=True)
-class _Labels:
-    files: dict[str, Path]
-    classes: Mapping[str, int] | None
-    ignore: int | None
-
-
-def _open_labels(labels: Path) -> _Labels:
-    if files := scan_files(labels):
-        # A folder of label files is often the labelsTr of a dataset.
-        places = [place for place in (labels, labels.parent) if (place / "dataset.json").exists()]
-        declared = read_description(places[0] if places else labels)
-        return _Labels(files, declared.classes, declared.ignore)
-    dataset = open_dataset(labels)
-    files = {case_name(path): path for path in dataset.orphan_labels}
-    files |= {case.name: case.label for case in dataset.cases if case.label is not None}
-    if not files:
-        raise InputError(f"{labels}: got no label file, expected CASE.nii.gz; point LABELS to the true labels")
-    return _Labels(files, dataset.classes, dataset.ignore)
 
 
 def _predicted_files(predictions: Path) -> dict[str, Path]:
@@ -263,18 +262,37 @@ def _earlier_result(
 
 
 @dataclass(frozen=True)
+class _Structure:
+    """A class, or a region of several."""
+
+    name: str
+    kind: Literal["class", "region"]
+    values: tuple[int, ...]
+
+    def mask(self, array: np.ndarray) -> np.ndarray:
+        return np.isin(array, self.values) if len(self.values) > 1 else array == self.values[0]
+
+
+def _structures(classes: Mapping[str, int], regions: Regions) -> tuple[_Structure, ...]:
+    named = tuple(_Structure(name, "class", (value,)) for name, value in classes.items())
+    return named + tuple(_Structure(name, "region", values) for name, values in regions.items())
+
+
+@dataclass(frozen=True)
 class _Task:
     case: str
     prediction: Path | None
     label: Path
-    classes: dict[str, int]
-    ignore: int | None
+    structures: tuple[_Structure, ...]
+    meaning: Dataset
+    """What the values in the label file stand for; it has no cases."""
     tolerance_mm: float
 
 
 def _score(task: _Task) -> ScoredCase:
     try:
-        truth = read_label(task.label)
+        scan = read_label(task.label)
+        truth = replace(scan, array=class_values(scan.array, task.meaning))
         if task.prediction is not None:
             prediction = read_label(task.prediction)
             # a picture does not know where it lies: beside another kind of file, it lies where that one does
@@ -292,19 +310,22 @@ def _score(task: _Task) -> ScoredCase:
 
 
 def _not_scored(task: _Task, state: State, message: str) -> ScoredCase:
-    rows = [_row(task, name, state, tolerance_mm=task.tolerance_mm) for name in task.classes]
+    rows = [_row(task, structure, state, tolerance_mm=task.tolerance_mm) for structure in task.structures]
     return ScoredCase(task.case, state, rows, message)
 
 
-def _row(task: _Task, name: str, state: State, **numbers: Any) -> Row:
-    return {"case": task.case, "class": name, "value": task.classes[name], "state": state, **numbers}
+def _row(task: _Task, structure: _Structure, state: State, **numbers: Any) -> Row:
+    value = "+".join(map(str, structure.values))
+    named = {"class": structure.name, "value": value, "kind": structure.kind}
+    return {"case": task.case, **named, "state": state, **numbers}
 
 
 def _score_classes(task: _Task, prediction: Scan, truth: Scan) -> ScoredCase:
     rows = []
-    annotated = True if task.ignore is None else truth.array != task.ignore
-    for name, value in task.classes.items():
-        masks = (prediction.array == value) & annotated, truth.array == value
+    ignore = task.meaning.ignore
+    annotated = True if ignore is None else truth.array != ignore
+    for structure in task.structures:
+        masks = structure.mask(prediction.array) & annotated, structure.mask(truth.array)
         scores = compare(*masks, truth.geometry.spacing_mm, task.tolerance_mm)
         in_truth = scores.truth_ml > 0
         numbers = asdict(scores) | {
@@ -314,8 +335,9 @@ def _score_classes(task: _Task, prediction: Scan, truth: Scan) -> ScoredCase:
             "dice_brats": scores.dice,
             "false_positive_ml": None if in_truth else scores.prediction_ml,
         }
-        rows.append(_row(task, name, "ok", **numbers))
-    known = [0, *task.classes.values(), *([] if task.ignore is None else [task.ignore])]
+        rows.append(_row(task, structure, "ok", **numbers))
+    known = [0, *([] if ignore is None else [ignore])]
+    known += [value for structure in task.structures for value in structure.values]
     unknown = [frozenset(np.unique(scan.array[~np.isin(scan.array, known)]).tolist()) for scan in (truth, prediction)]
     return ScoredCase(task.case, "ok", rows, unknown_truth=unknown[0], unknown_prediction=unknown[1])
 
@@ -324,13 +346,13 @@ def _score_missing(task: _Task, truth: Scan) -> ScoredCase:
     """Dice 0 even where the truth is empty: nobody said so. Volumes of the prediction are unknown, not 0."""
     nothing = np.zeros(truth.array.shape, dtype=bool)
     rows = []
-    for name, value in task.classes.items():
-        truth_ml = compare(nothing, truth.array == value, truth.geometry.spacing_mm).truth_ml
+    for structure in task.structures:
+        truth_ml = compare(nothing, structure.mask(truth.array), truth.geometry.spacing_mm).truth_ml
         numbers = dict.fromkeys((*OVERLAPS, "dice_brats"), 0.0) | {
             "truth_ml": truth_ml,
             "in_truth": truth_ml > 0,
         }
-        rows.append(_row(task, name, "missing", tolerance_mm=task.tolerance_mm, **numbers))
+        rows.append(_row(task, structure, "missing", tolerance_mm=task.tolerance_mm, **numbers))
     return ScoredCase(task.case, "missing", rows, f"{task.case}: no prediction; it counts with Dice 0")
 
 

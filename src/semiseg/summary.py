@@ -24,11 +24,11 @@ SUMMARISED = (*OVERLAPS, *DISTANCES, "difference_ml")
 
 @dataclass(frozen=True)
 class ScoredCase:
-    """One case after comparison: a row per class, and what there is to say about it."""
+    """One case after comparison: a row per class and region, and what there is to say about it."""
 
     case: str
     state: State
-    rows: list[Row]
+    rows: list[Row]  # of classes, then of regions, which say so as their `kind`
     message: str = ""
     """Why the state is not ok."""
     note: str = ""
@@ -40,8 +40,10 @@ class ScoredCase:
 class Tally:
     """Collects scored cases, a few numbers per case and class, never a scan; then sums them up."""
 
-    def __init__(self, classes: Mapping[str, int]) -> None:
+    def __init__(self, classes: Mapping[str, int], regions: Mapping[str, Sequence[int]] | None = None) -> None:
         self.classes = {name: _ClassTally(value) for name, value in classes.items()}
+        united = {name: "+".join(map(str, values)) for name, values in (regions or {}).items()}
+        self.regions = {name: _ClassTally(value) for name, value in united.items()}
         self.case_means = {metric: array("d") for metric in SUMMARISED}
         self.failed: list[dict[str, str]] = []
         self.states: Counter[str] = Counter()
@@ -56,39 +58,55 @@ class Tally:
             self.notes.append(scored.note)
         self.unknown["labels"] |= scored.unknown_truth
         self.unknown["predictions"] |= scored.unknown_prediction
+        of_classes = [row for row in scored.rows if row.get("kind") != "region"]
         for row in scored.rows:
-            self.classes[row["class"]].add(row)
-        true = [row for row in scored.rows if row.get("in_truth")]
+            (self.regions if row.get("kind") == "region" else self.classes)[row["class"]].add(row)
+        true = [row for row in of_classes if row.get("in_truth")]
         for metric, means in self.case_means.items():
             present = [row[metric] for row in true if row.get(metric) is not None]
             if present:
                 means.append(float(np.mean(present)))
 
     def summary(self) -> dict[str, Any]:
-        """JSON values. A mean over classes is one of the classes' means over cases."""
-        classes = {name: tally.summary() for name, tally in self.classes.items()}
-        means = {metric: _mean(entry[metric]["mean"] for entry in classes.values()) for metric in SUMMARISED}
+        """JSON values. A mean over classes is one of the means over cases of the classes that any case has."""
+        classes, regions = (
+            {name: tally.summary() for name, tally in tallies.items()} for tallies in (self.classes, self.regions)
+        )
+        absent = [name for name, tally in self.classes.items() if tally.absent]
         unknown = [
             f"{source}: values that are no class count as background: {', '.join(map(str, sorted(values)))}"
             for source, values in self.unknown.items()
             if values
         ]
+        if absent:
+            unknown.append(f"labels: no case has these classes, which are left out of the means: {', '.join(absent)}")
         return {
             "cases": {"total": self.states.total()}
             | {state: self.states[state] for state in ("ok", "missing", "mismatch", "unreadable")},
-            "mean": means | {"dice_brats": _mean(entry["dice_brats"] for entry in classes.values())},
+            "mean": _mean_of(classes),
             "classes": classes,
+            "absent_classes": absent,
+            "regions_mean": _mean_of(regions),
+            "regions": regions,
             "per_case": {metric: _statistics(values) for metric, values in self.case_means.items()},
             "failed": self.failed,
             "notes": unknown + self.notes,
         }
 
 
-class _ClassTally:
-    """One class over all cases. Only the cases that have it in the truth enter the metrics."""
+def _mean_of(entries: Mapping[str, dict[str, Any]]) -> dict[str, float | None]:
+    """Without those that no case has."""
+    true = [entry for entry in entries.values() if entry["n"]]
+    means = {metric: _mean(entry[metric]["mean"] for entry in true) for metric in SUMMARISED}
+    return means | {"dice_brats": _mean(entry["dice_brats"] for entry in true)}
 
-    def __init__(self, value: int) -> None:
+
+class _ClassTally:
+    """One class or region over all cases. Only the cases that have it in the truth enter the metrics."""
+
+    def __init__(self, value: int | str) -> None:
         self.value = value
+        self.seen_cases = 0
         self.true_cases = 0
         self.metrics = {metric: array("d") for metric in SUMMARISED}
         self.brats = array("d")
@@ -99,11 +117,17 @@ class _ClassTally:
             self.brats.append(row["dice_brats"])
         if row.get("false_positive_ml") is not None:
             self.predicted_without_truth_ml.append(row["false_positive_ml"])
+        self.seen_cases += row.get("in_truth") is not None
         if row.get("in_truth"):
             self.true_cases += 1
             for metric, values in self.metrics.items():
                 if row.get(metric) is not None:
                     values.append(row[metric])
+
+    @property
+    def absent(self) -> bool:
+        """Whether labels were read, and none of them has it."""
+        return self.seen_cases > 0 and self.true_cases == 0
 
     def summary(self) -> dict[str, Any]:
         statistics = {metric: _statistics(values) for metric, values in self.metrics.items()}
