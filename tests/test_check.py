@@ -317,3 +317,11 @@ def test_real_datasets_can_train(real_data: Path) -> None:
     assert not report.left_out
     unlabelled = [finding.case for finding in report.findings if "unlabelled case" in finding.found]
     assert unlabelled == ["hippocampus_118"]
+
+
+def test_a_labelled_scan_that_is_unlabelled_too_is_no_leak(plain_cohort):
+    dataset = open_dataset(plain_cohort(labelled=4))
+    splits = make_splits(dataset.cases, labelled="2", test="1", reuse_labelled=True, base=dataset.root)
+    report = check_dataset(dataset, splits=splits)
+    assert report.can_train
+    assert report.findings == ()

@@ -161,9 +161,26 @@ def test_overrides_are_kept_and_the_rest_goes_with_them():
     assert plan.network.norm == "batch"
 
 
+def test_patches_go_by_what_is_cropped_and_resized():
+    box = [[8, 232], [8, 232], None]
+    flat = plan_from(BRAIN, dims="2", memory_gb=80, overrides={"crop_box": box})
+    assert flat.patch == (224, 224)
+    assert flat.crop_nonzero  # across slices
+    whole = plan_from(BRAIN, overrides={"crop_box": box, "memory_gb": 1000.0})
+    assert whole.patch == (224, 224, 144)
+    assert plan_from(facts((100, 100, 60)), overrides={"crop_box": [None, [70, 232], None]}).patch[1] == 32
+    ct = plan_from(CT, dims="2", overrides={"resize": [256, 256, None]})
+    assert ct.patch == (256, 256)
+    assert ct.spacing_mm == (1.6, 1.6, None)  # what 512 voxels of 0.8 mm become
+    assert plan_from(CT, dims="2", overrides={"resize": [256, 200, None], "spacing_mm": [3, 3, None]}).patch == (256, 224)
+    slices = plan_from(facts((630, 401, 1), channels=("CT",), window=True), overrides={"resize": [256, 256, None]})
+    assert (slices.dims, slices.slice_axis, slices.patch) == (2, 2, (256, 256))
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
+        ({"crop_box": [[9, 3], None, None]}, r"plan.crop_box.0: got \(9, 3\), expected a first voxel"),
         ({"patchs": [8]}, "plan.patchs: unknown setting; did you mean 'patch'"),
         ({"network": {"width": [8]}}, "plan.network.width: unknown setting; did you mean 'widths'"),
         ({"batch": 0}, "plan.batch: got 0"),
@@ -204,3 +221,19 @@ def test_memory_is_what_the_backward_pass_keeps(dims, widths):
     measured += 5 * sum(p.untyped_storage().nbytes() for p in parameters.values())
     estimate = 1e9 * training_memory_gb(patch, 2, plan, 1, 3)
     assert measured <= estimate <= 1.4 * measured
+
+
+def test_unlabelled_patches_for_each_labelled_one_are_counted_in_memory():
+    plain = plan_from(BRAIN, dims="2", memory_gb=2)
+    more = plan_from(BRAIN, dims="2", memory_gb=2, unlabelled_ratio=3)
+    assert more.unlabelled_batch == 3 * more.batch
+    assert more.batch < plain.batch or math.prod(more.patch) < math.prod(plain.patch)
+    used = training_memory_gb(more.patch, 4 * more.batch, more.network, len(more.channels), len(more.classes))
+    assert used <= 2
+    fixed = {"batch": 3}
+    ratios = (0.1, 0.5, 1, 2.5)
+    assert [plan_from(BRAIN, dims="2", unlabelled_ratio=r, overrides=fixed).unlabelled_batch for r in ratios] == [
+        1, 2, 3, 8,
+    ]  # fmt: skip
+    with pytest.raises(UserError, match=r"unlabelled_ratio: got 3 and plan.unlabelled_batch 6, expected one of them"):
+        plan_from(BRAIN, unlabelled_ratio=3, overrides={"unlabelled_batch": 6})

@@ -242,3 +242,51 @@ def test_mistakes_in_a_splits_file(tmp_path: Path, text: str, message: str) -> N
     (tmp_path / "splits.json").write_text(text)
     with pytest.raises(InputError, match=re.escape(message)):
         Splits.load(tmp_path / "splits.json", Dataset(HERE, "plain", tuple(CASES)))
+
+
+def test_a_part_of_the_unlabelled_groups_nests_and_leaves_all_else() -> None:
+    whole = draw(PATIENTS, labelled="2", val="1", test="1")
+    parts = [draw(PATIENTS, labelled="2", val="1", test="1", unlabelled_part=str(count)) for count in range(7)]
+    for count, part in enumerate(parts):
+        assert len(part.unlabelled) == 3 * count
+        assert len({case.group for case in part.unlabelled}) == count
+        assert (part.labelled, part.val, part.test) == (whole.labelled, whole.val, whole.test)
+    for smaller, larger in itertools.pairwise(parts):
+        assert names(smaller.unlabelled) < names(larger.unlabelled)
+    assert parts[6].unlabelled == whole.unlabelled
+    for spec, count in (("50%", 3), ("0.1", 1), ("100%", 6), ("0%", 0)):
+        assert (
+            draw(PATIENTS, labelled="2", val="1", test="1", unlabelled_part=spec).unlabelled == parts[count].unlabelled
+        )
+    others = [names(draw(labelled="2", unlabelled_part="10", draw=number).unlabelled) for number in range(3)]
+    assert len(set(map(frozenset, others))) == 3
+
+
+def test_labelled_cases_without_their_labels_may_be_unlabelled_too(tmp_path: Path) -> None:
+    plain = draw(labelled="4", val="3", test="10")
+    splits = draw(labelled="4", val="3", test="10", unlabelled_part="2", reuse_labelled=True)
+    assert splits.labelled == plain.labelled
+    assert names(splits.unlabelled) - names(splits.labelled) < names(plain.unlabelled)
+    assert len(splits.unlabelled) == 6
+    assert names(splits.labelled) < names(splits.unlabelled)
+    assert all(case.label is None for case in splits.unlabelled)
+    assert all(case.label is not None for case in splits.labelled)
+    assert len(splits.not_test) == len({case.name for case in splits.not_test}) == 9
+    assert {case.name for case in splits.not_test if case.label} == names(splits.labelled + splits.val)
+    splits.save(tmp_path / "splits.json")
+    assert Splits.load(tmp_path / "splits.json", Dataset(HERE, "plain", tuple(CASES))) == splits
+    alone = draw(reuse_labelled=True)
+    assert names(alone.unlabelled) == names(alone.labelled) == names(tuple(CASES))
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("31", "data.unlabelled_part: got '31' (31 groups), expected at most 26, the groups without labels; ask for"),
+        ("1.5", "data.unlabelled_part: got '1.5', expected a fraction up to 1.0 or 100%"),
+        ("few.txt", "data.unlabelled_part: got 'few.txt', expected a count (4) or a fraction (0.1 or 10%)"),
+    ],
+)
+def test_mistakes_in_the_unlabelled_part(spec: str, message: str) -> None:
+    with pytest.raises(UserError, match=re.escape(message)):
+        draw(labelled="4", unlabelled_part=spec)

@@ -11,12 +11,14 @@ import pytest
 import torch
 from conftest import ball, write_nifti
 
+from semiseg import train
 from semiseg.checkpoint import read_checkpoint
 from semiseg.errors import Diverged, InputError, UserError
-from semiseg.experiment import RunSettings, train_run
+from semiseg.experiment import RunSettings, plan_dataset, prepare_dataset, train_run
+from semiseg.methods import build_method
 from semiseg.model import load_model
 from semiseg.run import RunFolder
-from semiseg.train import chosen_precision
+from semiseg.train import TrainingConfig, _optimiser, chosen_precision
 
 PLAN = {
     "patch": [8, 8],
@@ -206,6 +208,132 @@ def test_a_gradient_that_is_not_finite_stops_before_it_reaches_the_weights(plain
         assert torch.isfinite(value).all(), name
 
 
+def patient(**more):
+    """A rate too small to change any score: the first validation, at step 2, stays the best."""
+    return {"lr": 1e-12, "validate_every": 2, "checkpoint_every": 1, "patience": 3, **more}
+
+
+def test_training_stops_when_validation_gets_no_better(plain_cohort, tmp_path):
+    data = plain_cohort(labelled=5)
+    settings = settings_of(data, "supervised", steps=20, data={"val": "1"}, training=patient())
+    run = train_run(settings, tmp_path / "run", device="cpu", workers=1)
+    result = json.loads(run.result.read_text())
+    assert result["stopped_early"]
+    assert result["steps"] == result["last"]["step"] == 6  # at 4 it had waited for 2 steps only
+    assert result["best"]["step"] == 2
+    assert [line["step"] for line in run.read_log()][-1] == 6
+    waiting = settings_of(data, "supervised", steps=6, data={"val": "1"}, training=patient(patience=4))
+    run = train_run(waiting, tmp_path / "waiting", device="cpu", workers=1)
+    result = json.loads(run.result.read_text())
+    assert (result["steps"], result["stopped_early"]) == (6, False)  # it was the last step
+
+
+@pytest.mark.parametrize("stop", [3, 6])
+def test_stopping_early_is_the_same_after_resuming(plain_cohort, tmp_path, monkeypatch, stop):
+    """Killed while it trains, and just after it has stopped."""
+    data = plain_cohort(labelled=5)
+    settings = settings_of(data, "equireg", steps=20, data={"val": "1"}, training=patient())
+    straight = train_run(settings, tmp_path / "straight", device="cpu", workers=1)
+    save = train._save
+
+    def cut(*arguments):
+        save(*arguments)
+        if arguments[-1].step == stop:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(train, "_save", cut)
+    with pytest.raises(KeyboardInterrupt):
+        train_run(settings, tmp_path / "cut", device="cpu", workers=1)
+    monkeypatch.setattr(train, "_save", save)
+    resumed = train_run(settings, tmp_path / "cut", resume=True, device="cpu", workers=1)
+    results = [json.loads(run.result.read_text()) for run in (straight, resumed)]
+    for result in results:
+        del result["duration_s"]
+    assert results[0] == results[1]
+    assert results[0]["steps"] == 6
+    assert_same(weights(straight.path), weights(resumed.path))
+
+
+def test_patience_needs_validation_scans(plain_cohort, tmp_path):
+    settings = settings_of(plain_cohort(), "supervised", training={"patience": 5})
+    with pytest.raises(UserError, match=r"training.patience: got 5 without validation scans, .* give --val"):
+        train_run(settings, tmp_path / "run", device="cpu", workers=1)
+    assert not (tmp_path / "run").exists()  # the corrected command may have the same --out
+
+
+def one_parameter(name, lr, weight_decay, steps=20):
+    """A 2-D parameter after steps with gradients that depend on it."""
+    network = torch.nn.Linear(3, 2, dtype=torch.float64)
+    with torch.no_grad():
+        network.weight.copy_(torch.tensor([[1.0, -2.0, 3.0], [0.5, 0.1, -1.0]]))
+        network.bias.fill_(0.3)
+    method = build_method("supervised", network, {"ema": 0.0})
+    optimiser = _optimiser(method, TrainingConfig(optimiser=name, lr=lr, weight_decay=weight_decay))
+    for _ in range(steps):
+        optimiser.zero_grad()
+        (network.weight**4 / 4 - network.weight).sum().backward()
+        optimiser.step()
+        yield network.weight
+
+
+def test_shrinking_weights_after_each_step_of_adam_is_adamw():
+    """The published 1 - 0.02 * 0.002: of the step too, so its rate is a 25 000th smaller."""
+    lr, kept = 2e-3, 1 - 0.02 * 2e-3
+    *_, decoupled = one_parameter("adamw", lr * kept, 0.02 / kept)
+    for published in one_parameter("adam", lr, 0.0):
+        with torch.no_grad():
+            published.mul_(kept)
+    torch.testing.assert_close(decoupled, published, rtol=1e-10, atol=0)
+    *_, plain = one_parameter("adamw", lr, 0.02)
+    torch.testing.assert_close(plain, published, rtol=1e-4, atol=0)
+    *_, undecayed = one_parameter("adamw", lr, 0.0)
+    assert float((undecayed - published).abs().max().detach()) > 1e-4
+
+
+def test_adam_adds_the_decay_to_the_gradient():
+    """By hand: the first step of Adam is lr times the sign of gradient + decay * weight."""
+    start = torch.tensor([[1.0, -2.0, 3.0], [0.5, 0.1, -1.0]], dtype=torch.float64)
+    (moved,) = one_parameter("adam", 0.01, 2.0, steps=1)
+    gradient = start**3 - 1 + 2 * start
+    torch.testing.assert_close(moved.detach(), start - 0.01 * gradient.sign(), atol=1e-8, rtol=0)
+    assert not torch.equal(gradient.sign(), (start**3 - 1).sign())
+
+
+def test_labelled_scans_alone_train_both_terms(plain_cohort, tmp_path):
+    settings = settings_of(
+        plain_cohort(labelled=3), "equireg", steps=2, data={"labelled": "3", "reuse_labelled": True},
+        plan={"unlabelled_batch": 3},
+    )  # fmt: skip
+    run = train_run(settings, tmp_path / "run", device="cpu", workers=1)
+    (split,) = json.loads(run.splits.read_text())
+    assert sorted(split["unlabelled"]) == sorted(split["train"]) == ["case0", "case1", "case2"]
+    assert all(line["terms"]["consistency"] > 0 for line in run.read_log())
+    result = json.loads(run.result.read_text())
+    assert (result["labelled"], result["unlabelled"]) == (3, 3)
+    prepared = prepare_dataset(settings, workers=1)
+    assert sorted(case.name for case in prepared) == ["case0", "case1", "case2"]
+    assert all(case.open_label().any() for case in prepared)
+
+
+def test_labelled_scans_count_once_in_the_plan(plain_cohort):
+    data = plain_cohort(labelled=4, unlabelled=2)
+    plain, reused = (
+        plan_dataset(settings_of(data, "roam", data={"reuse_labelled": reuse}), workers=1) for reuse in (False, True)
+    )
+    assert plain == reused
+
+
+def test_unlabelled_ratio_is_for_the_plan_that_is_made(plain_cohort, tmp_path):
+    data = plain_cohort(labelled=3, unlabelled=1)
+    plan = {key: value for key, value in PLAN.items() if key != "unlabelled_batch"}
+    values = {**settings_of(data, "roam").model_dump(mode="json"), "plan": plan, "unlabelled_ratio": 3}
+    made = plan_dataset(RunSettings.parse(values, where=""), workers=1)
+    assert (made.batch, made.unlabelled_batch) == (2, 6)
+    made.save(tmp_path / "plan.json")
+    with pytest.raises(UserError, match=r"unlabelled_ratio: got 3 and a plan file, expected one of them"):
+        plan_dataset(RunSettings.parse({**values, "plan_file": str(tmp_path / "plan.json")}, where=""), workers=1)
+
+
 def test_first_weights_from_another_run(plain_cohort, tmp_path):
     data = plain_cohort()
     first = train_run(settings_of(data, "supervised"), tmp_path / "first", device="cpu", workers=1)
@@ -327,3 +455,13 @@ def test_two_processes_equal_one_with_accumulation_two(plain_cohort, tmp_path, k
         torch.testing.assert_close(two[name], one[name], atol=2e-5, rtol=1e-3, msg=name)
     scores = [json.loads((tmp_path / which / "result.json").read_text())["last"] for which in ("two", "one")]
     assert scores[0]["validation_dice"] == pytest.approx(scores[1]["validation_dice"], abs=0.02)
+
+
+@pytest.mark.slow
+def test_two_processes_stop_early_together(plain_cohort, tmp_path):
+    data = plain_cohort(labelled=5, unlabelled=3)
+    sets = ("lr=1e-12", "patience=3", "validate_every=2")
+    more = (part for text in sets for part in ("--set", f"training.{text}"))
+    launch("torchrun", 2, data, tmp_path / "two", "--steps", "50", "--val", "2", *more)
+    result = json.loads((tmp_path / "two" / "result.json").read_text())
+    assert (result["steps"], result["stopped_early"]) == (6, True)
