@@ -6,6 +6,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 from command_line import TINY, VALUE, rows_of, semiseg, train_run_on, write_study
+from conftest import write_nifti
 
 
 @pytest.fixture(autouse=True)
@@ -215,3 +216,28 @@ def test_freesurfer_values_come_back_on_real_label_maps(real_data, tmp_path):
     known = json.loads((tmp_path / "out" / "labels.json").read_text()).values()
     assert {17, 53} <= set(known)
     assert set(np.unique(np.asarray(made.dataobj))) <= set(known)
+
+
+def test_rank_scores_scans_without_labels(study, run_folder, tmp_path):
+    (tmp_path / "names.txt").write_text("case5 case6")
+    words = ("rank", run_folder, study, "--cases", tmp_path / "names.txt", "--quiet")
+    code, text, err = semiseg(*words, "--seed", 3, "--out", tmp_path / "a")
+    assert code == 0, err
+    assert text.splitlines()[-1] == "2 scored, 0 already there"
+    rows = rows_of(tmp_path / "a" / "ranking.csv")
+    assert {(row["case"], row["class"], row["value"]) for row in rows} == {
+        (case, *structure) for case in ("case5", "case6") for structure in (("mean", ""), ("hippocampus", str(VALUE)))
+    }
+    transforms = tmp_path / "a" / "transforms.json"
+    code, text, err = semiseg(*words, "--transforms", transforms, "--out", tmp_path / "b", "--json")
+    assert code == 0, err
+    assert json.loads(text) == json.loads((tmp_path / "a" / "summary.json").read_text())
+    code, _, err = semiseg(*words, "--out", tmp_path / "a")
+    assert code == 2
+    assert "got scores made with other transforms" in err
+    code, _, err = semiseg(*words, "--transforms", transforms, "--seed", 3, "--out", tmp_path / "c")
+    assert code == 2
+    assert "--seed: got 3 beside --transforms" in err
+    damaged = write_nifti(tmp_path / "scans" / "one.nii.gz", np.full((4, 4, 4), np.nan, np.float32))
+    code, _, err = semiseg("rank", run_folder, damaged, "--out", tmp_path / "d")
+    assert code == 4, err

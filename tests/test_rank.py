@@ -7,7 +7,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from command_line import rows_of, semiseg, train_run_on, write_study
+from command_line import rows_of
 from conftest import write_nifti
 from test_rank_scores import Pixelwise, plan_of
 
@@ -208,37 +208,6 @@ def test_a_scan_that_fails_does_not_stop_the_others(cases, tmp_path, capsys):
     assert "nan: failed: " in capsys.readouterr().err
     rank_cases([model_of()], cases, tmp_path / "out", device="cpu")
     assert not (tmp_path / "out" / "failed.csv").exists()
-
-
-# the command
-
-
-def test_the_command(tmp_path, monkeypatch):
-    monkeypatch.setenv("SEMISEG_DEVICE", "cpu")
-    study = write_study(tmp_path / "study")
-    run = train_run_on(study, tmp_path / "run")
-    (tmp_path / "names.txt").write_text("case5 case6")
-    words = ("rank", run, study, "--cases", tmp_path / "names.txt", "--quiet")
-    code, text, err = semiseg(*words, "--seed", 3, "--out", tmp_path / "a")
-    assert code == 0, err
-    assert text.splitlines()[-1] == "2 scored, 0 already there"
-    rows = rows_of(tmp_path / "a" / "ranking.csv")
-    assert {(row["case"], row["class"], row["value"]) for row in rows} == {
-        (case, *structure) for case in ("case5", "case6") for structure in (("mean", ""), ("hippocampus", "17"))
-    }
-    transforms = tmp_path / "a" / "transforms.json"
-    code, text, err = semiseg(*words, "--transforms", transforms, "--out", tmp_path / "b", "--json")
-    assert code == 0, err
-    assert json.loads(text) == json.loads((tmp_path / "a" / "summary.json").read_text())
-    code, _, err = semiseg(*words, "--out", tmp_path / "a")
-    assert code == 2
-    assert "got scores made with other transforms" in err
-    code, _, err = semiseg(*words, "--transforms", transforms, "--seed", 3, "--out", tmp_path / "c")
-    assert code == 2
-    assert "--seed: got 3 beside --transforms" in err
-    damaged = write_nifti(tmp_path / "scans" / "one.nii.gz", np.full((4, 4, 4), np.nan, np.float32))
-    code, _, err = semiseg("rank", run, damaged, "--out", tmp_path / "d")
-    assert code == 4, err
 
 
 def test_seed_and_stored_transformations_exclude_each_other(tmp_path):

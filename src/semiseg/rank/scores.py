@@ -129,7 +129,7 @@ def border_entropy(probability: Float[Tensor, "i j k"], mask: Bool[Tensor, "i j 
     return float((torch.special.entr(p) + torch.special.entr(1 - p)).mean()) / math.log(2)
 
 
-def disagreement(masks: Sequence[Bool[Tensor, "i j k"]]) -> float | None:
+def disagreement(masks: Sequence[Bool[Tensor, "*shape"]]) -> float | None:
     """1 - the mean Dice over all pairs of models, without pairs that are both empty; None if there is no other."""
     pairs = [dice(first, second) for first, second in combinations(masks, 2)]
     defined = [value for value in pairs if value is not None]
