@@ -12,8 +12,9 @@ import numpy as np
 from jaxtyping import Float, Int, UInt8
 from PIL import Image, ImageDraw, ImageFont
 
-from semiseg.data.dataset import Case
+from semiseg.data.dataset import Case, Dataset
 from semiseg.data.images import ras_spacing, read_label, to_ras
+from semiseg.data.label_values import class_values
 from semiseg.data.layouts import open_dataset
 from semiseg.data.layouts.listing import scan_files
 from semiseg.data.plan import Normalisation, Plan
@@ -45,12 +46,20 @@ class Layer:
     label: Int[np.ndarray, "x y z"]
 
 
+@dataclass(frozen=True)
+class Truth:
+    """A label file, and the dataset that says what its values mean; without one they mean what the plan says."""
+
+    path: Path
+    dataset: Dataset | None = None
+
+
 def draw_overlays(
     out: Path,
     cases: Sequence[Case],
     plan: Plan,
     title: str,
-    truth: Mapping[str, Path],
+    truth: Mapping[str, Truth],
     beside: tuple[str, Path] | None = None,
 ) -> None:
     """Draw what was predicted into `out`, for each case whose prediction is there, in `out/overlays`.
@@ -61,9 +70,9 @@ def draw_overlays(
     A case that cannot be drawn is reported and passed over.
     """
     predicted = scan_files(out)
-    columns = [("truth", truth), (title, predicted)]
+    columns = [("truth", truth), (title, {name: Truth(path) for name, path in predicted.items()})]
     if beside:
-        columns.append((beside[0], scan_files(beside[1])))
+        columns.append((beside[0], {name: Truth(path) for name, path in scan_files(beside[1]).items()}))
     for case in track([case for case in cases if case.name in predicted], "Drawing"):
         files = [(name, found[case.name]) for name, found in columns if case.name in found]
         try:
@@ -72,25 +81,25 @@ def draw_overlays(
             say(f"{case.name}: no overlay: {error}")
 
 
-def true_labels(labels: Path | None, scans: Sequence[Path]) -> dict[str, Path]:
-    """Label file of each case: in `labels` (label files, or a dataset); without it, in those `scans` that are datasets.
+def true_labels(labels: Path | None, scans: Sequence[Path]) -> dict[str, Truth]:
+    """The truth of each case: in `labels` (label files, or a dataset); without it, in those `scans` that are datasets.
 
     Raises InputError for `labels` without any.
     """
     if labels is None:
-        return {name: path for place in scans if place.is_dir() for name, path in _labels_of_dataset(place).items()}
-    found = scan_files(labels) or _labels_of_dataset(labels)
+        return {name: truth for place in scans if place.is_dir() for name, truth in _truth_of_dataset(place).items()}
+    found = _truth_of_dataset(labels) or {name: Truth(path) for name, path in scan_files(labels).items()}
     if not found:
         raise InputError(f"--truth {labels}: got no label file, expected CASE.nii.gz, or a dataset; check the path")
     return found
 
 
-def _labels_of_dataset(place: Path) -> dict[str, Path]:
+def _truth_of_dataset(place: Path) -> dict[str, Truth]:
     try:
         dataset = open_dataset(place)
     except InputError:  # scans and nothing else
         return {}
-    return {case.name: case.label for case in dataset.cases if case.label is not None}
+    return {case.name: Truth(case.label, dataset) for case in dataset.cases if case.label is not None}
 
 
 def shown_slices(labels: Sequence[Int[np.ndarray, "x y z"]], axis: int) -> list[int]:
@@ -108,13 +117,13 @@ def shown_slices(labels: Sequence[Int[np.ndarray, "x y z"]], axis: int) -> list[
     return [int(index) for index in np.rint(np.linspace(first, last, count))]
 
 
-def _draw_case(folder: Path, case: Case, plan: Plan, files: Sequence[tuple[str, Path]]) -> None:
+def _draw_case(folder: Path, case: Case, plan: Plan, files: Sequence[tuple[str, Truth]]) -> None:
     channels, scan = read_channels(case, plan)
     grey = to_ras(_grey(channels[0], plan.normalisation[0]), scan.geometry.affine)
     layers = []
-    for title, path in files:
+    for title, labels in files:
         try:
-            layers.append(Layer(title, to_ras(_indices(path, channels[0].shape, plan), scan.geometry.affine)))
+            layers.append(Layer(title, to_ras(_indices(labels, channels[0].shape, plan), scan.geometry.affine)))
         except InputError as error:
             say(f"{case.name}: {title} left out of the overlay: {error}")
     if not layers:
@@ -230,11 +239,19 @@ def outlined(picture: UInt8[np.ndarray, "h w"], label: Int[np.ndarray, "h w"], s
     return drawn
 
 
-def _indices(path: Path, shape: tuple[int, ...], plan: Plan) -> Int[np.ndarray, "x y z"]:
-    values = read_label(path).array
+def _indices(labels: Truth, shape: tuple[int, ...], plan: Plan) -> Int[np.ndarray, "x y z"]:
+    """The plan's class indices; a dataset's values go by their names where the plan has them all."""
+    values = read_label(labels.path).array
     if values.shape != shape:
-        raise InputError(f"{path}: got shape {values.shape}, expected {shape} as the scan has; check the files' names")
-    return _class_indices(path, values, plan)
+        raise InputError(f"{labels.path}: got shape {values.shape}, expected {shape} as the scan has; check its name")
+    dataset = labels.dataset
+    if dataset is None or not dataset.classes or not set(list(dataset.classes)[1:]) <= set(plan.classes):
+        return _class_indices(labels.path, values, plan)
+    meant, order = class_values(values, dataset), list(plan.classes)
+    result = np.zeros(shape, np.int16)
+    for name, value in list(dataset.classes.items())[1:]:
+        result[meant == value] = order.index(name)
+    return result
 
 
 def _grey(channel: Float[np.ndarray, "x y z"], rule: Normalisation) -> UInt8[np.ndarray, "x y z"]:

@@ -35,7 +35,7 @@ def open_dataset(
     UserError for an unknown layout or channel.
     """
     path = _locate(root)
-    chosen = _named(layout) if layout else _fitting(path)
+    chosen = _named(layout) if layout else layout_of(path)
     if chosen is None or not getattr(chosen, "accepts", chosen.fits)(path):
         wanted = LAYOUTS if chosen is None else (chosen,)
         looked = "; ".join(f"{one.NAME}: {one.looks_for}" for one in wanted)
@@ -121,7 +121,8 @@ def _named(layout: str) -> ModuleType:
     return LAYOUTS[names.index(layout)]
 
 
-def _fitting(root: Path) -> ModuleType | None:
+def layout_of(root: Path) -> ModuleType | None:
+    """The first of LAYOUTS that a folder or file follows; None if it follows none."""
     return next((layout for layout in LAYOUTS if layout.fits(root)), None)
 
 
@@ -144,7 +145,7 @@ def _select_channels(dataset: Dataset, names: Sequence[str]) -> Dataset:
 
 
 def _cases_in(path: Path, channels: int, channel_suffix: bool | None, channel_names: Sequence[str]) -> list[Case]:
-    if layout := _fitting(path):
+    if layout := layout_of(path):
         dataset: Dataset = layout.read(path)
         if channel_names and set(channel_names) <= set(dataset.channels):
             dataset = _select_channels(dataset, channel_names)

@@ -99,8 +99,11 @@ def _cases(stem: str, images: Sequence[Path], labels: Sequence[Path]) -> tuple[C
 
 
 def _origin(images: Sequence[Path], sources: Sequence[Path]) -> str:
-    names = ", ".join(path.name for path in sources)
-    return f"{len(images)} slices of {names}, unpacked in {images[0].parent.parent}"
+    return f"{len(images)} slices of {_names(sources)}, unpacked in {images[0].parent.parent}"
+
+
+def _names(paths: Sequence[Path]) -> str:
+    return ", ".join(path.name for path in paths)
 
 
 def _unpacked(sources: Sequence[Path], slices: Callable[[], _Stack]) -> list[Path]:
@@ -109,7 +112,7 @@ def _unpacked(sources: Sequence[Path], slices: Callable[[], _Stack]) -> list[Pat
     key = hashlib.blake2b(json.dumps([_VERSION, states]).encode(), digest_size=16).hexdigest()
     target = cache_folder() / "unpacked" / key
     if not target.is_dir():
-        say(f"{sources[0]}: unpacking the slices into {target}")
+        say(f"{sources[0].parent}: unpacking the slices of {_names(sources)} into {target}")
         stack = slices()
         with new_folder(target) as folder:
             for index, scan in enumerate(stack):
