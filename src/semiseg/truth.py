@@ -11,7 +11,7 @@ from semiseg.data.dataset import Case, Dataset
 from semiseg.data.images import case_name
 from semiseg.data.label_tables import QUICKNAT_28, apply_table
 from semiseg.data.label_values import class_value
-from semiseg.data.layouts import open_dataset
+from semiseg.data.layouts import layout_of, open_dataset
 from semiseg.data.layouts.listing import read_description, scan_files
 from semiseg.errors import InputError
 
@@ -23,7 +23,7 @@ def open_labels(labels: Path) -> Dataset:
 
     Raises InputError where there is none.
     """
-    if files := scan_files(labels):
+    if (files := scan_files(labels)) and not layout_of(labels):
         # A folder of label files is often the labelsTr of a dataset.
         places = [place for place in (labels, labels.parent) if (place / "dataset.json").exists()]
         declared = read_description(places[0] if places else labels)
