@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from semiseg.checkpoint import read_checkpoint, read_weights
@@ -21,22 +21,26 @@ from semiseg.run import RunFolder
 
 FORMAT = 1
 """Of model.json: raise it when what is written there changes its meaning."""
+BUNDLES = Path(__file__).parent / "bundles"
+"""Models that come with the package, each in a folder of its own name."""
 
 
 def save_model(folder: Path, weights: Mapping[str, Tensor], plan: Plan, facts: Mapping[str, Any]) -> None:
     """Write a model folder. `facts` (method, settings, scores, ...) is kept for reading; prediction needs the plan."""
     values = {"format": FORMAT, "plan": plan.model_dump(mode="json"), **facts}
     with replacing(folder / "model.safetensors") as temporary:
-        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}, temporary)
+        # not save_file, whose files nobody but their owner may read
+        temporary.write_bytes(save({name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}))
     write_json(folder / "model.json", values)
 
 
 def load_model(path: Path, checkpoint: Literal["best", "last"] | None = None) -> LoadedModel:
-    """The model in a model folder, or of a run: its exported model, or the named checkpoint.
+    """The model in a model folder, of a run (its exported model, or the named checkpoint), or one that comes with the
+    package, by its name, where no such path exists.
 
     Raises InputError if there is none, or its weights do not fit its plan.
     """
-    path = Path(path)
+    path = _located(Path(path))
     run = RunFolder(path)
     if run.config.exists():
         if checkpoint is not None:
@@ -60,6 +64,18 @@ def load_model(path: Path, checkpoint: Literal["best", "last"] | None = None) ->
     if made != FORMAT:
         raise InputError(f"{description}: got format {made!r}, expected {FORMAT}; use the version that made it")
     return _assemble(read_weights(path / "model.safetensors"), Plan.checked(plan, where=f"{description}: plan"), path)
+
+
+def _located(path: Path) -> Path:
+    if path.exists():
+        return path
+    shipped = sorted(folder.name for folder in BUNDLES.iterdir())
+    if str(path) in shipped:
+        return BUNDLES / path
+    raise InputError(
+        f"{path}: got no such run or model, expected one, or the name of a model that comes with semiseg "
+        f"({', '.join(shipped)}); check the path"
+    )
 
 
 def checkpoint_weights(run: RunFolder, which: Literal["best", "last"]) -> dict[str, Tensor]:
