@@ -21,8 +21,8 @@ from semiseg.train import TrainingConfig
 
 DESCRIPTION = (
     "Grey matter, white matter and fluid (ventricles, cisterns, wide sulci) in T1-weighted MR of the brain, skull "
-    "removed. **For demonstration, not for clinical use**: every scan that it learnt from was simulated, a deformed copy "
-    "of the MNI152 template (ICBM 2009a, as distributed with nilearn) with made-up contrast, bias field and noise."
+    "removed. **For demonstration, not for clinical use**: every scan that it learnt from was simulated, a deformed "
+    "copy of the MNI152 template (ICBM 2009a, as distributed with nilearn) with made-up contrast, bias field and noise."
 )
 
 
@@ -50,7 +50,7 @@ def main(work: Path) -> None:
         found, scores = work / "predictions" / folder.name, work / "scores" / folder.name
         predict_cases([load_model(bundle)], cases, found, overwrite=True)
         classes = evaluate_folder(found, folder / "labelsTs", scores, overwrite=True).summary["classes"]
-        rows.append(f"| {name} | {' | '.join(f'{row["dice"]["mean"]:.3f}' for row in classes.values())} |")
+        rows.append(" | ".join([f"| {name}", *(f"{row['dice']['mean']:.3f}" for row in classes.values())]) + " |")
     card = bundle / "README.md"
     write_text(card, card.read_text(encoding="utf-8") + "\n" + "\n".join(rows) + "\n")
 
