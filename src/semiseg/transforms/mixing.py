@@ -32,7 +32,10 @@ class Mix:
 
     def __call__(self, x: Float[Tensor, "b *any"]) -> Float[Tensor, "b *any"]:
         share = self.share.to(x).reshape(-1, *[1] * (x.ndim - 1))
-        return share * x + (1 - share) * x[self.partner.to(x.device)]
+        # joining rows keeps a channels-last layout on the way forward and back, indexing does not: each layer after it
+        # would copy its input, and each one before it its gradient
+        partners = torch.cat([x[row : row + 1] for row in self.partner.tolist()])
+        return torch.lerp(partners, x, share)
 
     def mask(self, m: Bool[Tensor, "b *spatial"]) -> Bool[Tensor, "b *spatial"]:
         """A voxel is scored where both sources are valid."""
