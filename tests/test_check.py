@@ -325,3 +325,18 @@ def test_a_labelled_scan_that_is_unlabelled_too_is_no_leak(plain_cohort):
     report = check_dataset(dataset, splits=splits)
     assert report.can_train
     assert report.findings == ()
+
+
+def test_relabelled_and_other_values_are_no_mistake(tmp_path: Path) -> None:
+    image, label = ball((12, 14, 10), 0)
+    write_nifti(tmp_path / "images" / "a.nii.gz", image)
+    write_nifti(tmp_path / "labels" / "a.nii.gz", np.where(label, 7, 9).astype(np.uint8))
+    declared = replace(open_dataset(tmp_path), classes={"background": 0, "ball": 1}, notes=())
+    (finding,) = check_dataset(declared).findings[:1]
+    assert "label values 7, 9" in finding.found
+    assert finding.expected == "only 0, 1"
+    assert check_dataset(replace(declared, relabel={7: 1, 9: 0})).findings == ()
+    (note,) = check_dataset(replace(declared, relabel={7: 1}, other_is_background=True)).findings
+    assert str(note) == f"note: {tmp_path}: label values 9 are no class and count as background"
+    (empty,) = check_dataset(replace(declared, relabel={7: 0, 9: 0})).findings
+    assert (empty.severity, empty.found) == ("warning", "an empty label (background only)")

@@ -162,3 +162,26 @@ def test_plan_of_real_scans(real_data):
     assert plan.spacing_mm == (1.0, 1.0, 1.0)
     assert list(plan.classes.values()) == [0, 1, 2]
     assert all(32 <= side <= 64 for side in plan.patch)
+
+
+def test_the_plan_reads_labels_as_the_dataset_says(tmp_path):
+    case = labelled(tmp_path, values=(0, 1, 2, 7))
+    declared = {
+        "classes": {"background": 0, "a": 1, "b": 2},
+        "relabel": {7: 2},
+        "other_is_background": True,
+        "regions": {"all": (1, 2)},
+    }
+    plan = make_plan(dataset_of(tmp_path, **declared), splits_of([case]))
+    assert {key: getattr(plan, key) for key in declared} == declared
+    found = measure(dataset_of(tmp_path, relabel={7: 2}), splits_of([case]))
+    assert found.classes == {"background": 0, "1": 1, "2": 2}
+
+
+def test_relabelled_background_is_no_foreground_of_the_ct_window(tmp_path):
+    label = np.resize(np.array([0, 1, 7], np.uint8), SHAPE)
+    image = np.where(label == 7, 5000, noise()).astype(np.float32)
+    case = case_of(tmp_path, "a", image, label)
+    for declared in ({"relabel": {7: 0}}, {"classes": {"background": 0, "a": 1}, "other_is_background": True}):
+        (window,) = measure(dataset_of(tmp_path, channels=("CT",), **declared), splits_of([case])).normalisation
+        assert window.high < 200

@@ -96,6 +96,28 @@ def test_ignore_label_background_first_and_old_modality_key(tmp_path: Path) -> N
     assert dataset.channels == ("CT",)
 
 
+def test_lists_of_values_are_regions_and_name_single_values(tmp_path: Path) -> None:
+    root = touch(tmp_path, "images/a.nii.gz")
+    described(root, labels={"background": 0, "whole": [1, 2, 4], "core": [1, 4], "enhancing": [4]})
+    dataset = open_dataset(root)
+    assert list((dataset.classes or {}).items()) == [("background", 0), ("1", 1), ("2", 2), ("enhancing", 4)]
+    assert dataset.regions == {"whole": (1, 2, 4), "core": (1, 4), "enhancing": (4,)}
+    described(root, labels={"background": 0, "oedema": 2, "core": [1, 4], "ignore": 9})
+    dataset = open_dataset(root)
+    assert dataset.classes == {"background": 0, "1": 1, "oedema": 2, "4": 4}
+    assert dataset.regions == {"core": (1, 4)}
+    assert dataset.ignore == 9
+
+
+def test_with_an_order_of_regions_single_values_are_regions_too(tmp_path: Path) -> None:
+    root = touch(tmp_path, "imagesTr/a_0000.nii.gz")
+    labels = {"background": 0, "whole": [1, 2, 3], "core": [2, 3], "enhancing": 3, "ignore": 4}
+    described(root, channel_names={"0": "T1"}, labels=labels, regions_class_order=[1, 2, 3])
+    dataset = open_dataset(root)
+    assert dataset.regions == {"whole": (1, 2, 3), "core": (2, 3), "enhancing": (3,)}
+    assert dataset.classes == {"background": 0, "1": 1, "2": 2, "enhancing": 3}
+
+
 @pytest.mark.parametrize(
     ("document", "message"),
     [
@@ -305,3 +327,49 @@ def test_real_layouts(real_data: Path) -> None:
     assert [case.name for case in hippocampus.cases if case.label is None] == ["hippocampus_118"]
     assert len(open_dataset(real_data / "atria").cases) == 80
     assert len(open_dataset(real_data / "wholebrain").cases) == 15
+
+
+def test_channels_are_chosen_by_name(nnunet_cohort: Cohort) -> None:
+    root = nnunet_cohort(labelled=2, unlabelled=1, channels=4)
+    dataset = open_dataset(root, channels=["MRI3", "MRI0"])
+    assert dataset.channels == ("MRI3", "MRI0")
+    files = [[path.name[-11:-7] for path in case.images] for case in dataset.cases]
+    assert files == [["0003", "0000"]] * 3
+    (root / "imagesTr" / "ball_000_0003.nii.gz").unlink()  # `check` says which file is absent
+    assert open_dataset(root, channels=["MRI3"]).cases[0].images == (root / "imagesTr" / "ball_000_0003.nii.gz",)
+    more = open_dataset(nnunet_cohort(name="other", channels=2), unlabelled=root)
+    assert [len(case.images) for case in more.cases] == [2] * 6
+    for names, message in (
+        (["MRI4"], "data.channels: got 'MRI4', expected one of MRI0, MRI1, MRI2, MRI3; did you mean 'MRI"),
+        (["MRI1", "MRI1"], "data.channels: got ['MRI1', 'MRI1'], expected at least one name, each once"),
+        ([], "data.channels: got [], expected at least one name"),
+    ):
+        with pytest.raises(UserError, match=re.escape(message)):
+            open_dataset(root, channels=names)
+
+
+def test_channels_of_a_dataset_that_names_none(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"data.channels: got 'T1', expected none, as the dataset names no channels; "):
+        open_dataset(touch(tmp_path, "images/a.nii.gz"), channels=["T1"])
+
+
+def test_inputs_are_cut_to_the_channels_of_the_model(nnunet_cohort: Cohort) -> None:
+    root = nnunet_cohort(labelled=1, channels=3)
+    (case,) = open_inputs([root], 2, channel_names=["MRI2", "MRI0"])
+    assert [path.name for path in case.images] == ["ball_000_0002.nii.gz", "ball_000_0000.nii.gz"]
+    (case,) = open_inputs([root], 3, channel_names=["T1", "T2", "FLAIR"])  # other words for what may be the same
+    assert [path.name[-11:-7] for path in case.images] == ["0000", "0001", "0002"]
+
+
+def test_pictures_beside_volumes_of_the_same_name_show_them(tmp_path: Path) -> None:
+    touch(tmp_path, "images/a.nii.gz", "images/a.png", "images/b.PNG", "images/c.jpeg", "images/c.h5", "labels/b.png")
+    dataset = open_dataset(tmp_path)
+    assert [(case.name, case.images[0].name) for case in dataset.cases] == [
+        ("a", "a.nii.gz"),
+        ("b", "b.PNG"),
+        ("c", "c.h5"),
+    ]
+    assert dataset.cases[1].label == tmp_path / "labels" / "b.png"
+    touch(tmp_path, "images/b.jpg")
+    with pytest.raises(InputError, match=r"b\.jpg: got a second file of case 'b', expected one; remove"):
+        open_dataset(tmp_path)

@@ -65,3 +65,46 @@ def test_a_weight_means_the_same_for_any_number_of_classes():
     more = F.pad(p, (0, 5)), F.pad(q, (0, 5))
     for loss in (losses.squared_error, losses.kl):
         torch.testing.assert_close(loss(p, logits_of(q)), loss(more[0], logits_of(more[1])), atol=1e-5, rtol=0)
+
+
+REGIONS = ((1, 2, 3), (1, 3), (3,))
+
+
+def slow_regions(target, logits, valid):
+    """Voxel by voxel, as the definition says."""
+    p, entropy, dice = logits.double().softmax(1), [], []
+    for region in REGIONS:
+        inside = sum(p[:, index] for index in region)
+        true = sum(target[:, index] for index in region).double()
+        entropy += [-(true * inside.log() + (1 - true) * (1 - inside).log())[valid].mean()]
+        inside, true = inside[valid], true[valid]
+        if true.sum() > 0:
+            dice += [1 - 2 * (inside * true).sum() / (inside.square().sum() + true.square().sum())]
+    return sum(entropy) / len(entropy) + sum(dice) / len(dice)
+
+
+def test_supervision_by_regions_equals_the_slow_definition():
+    logits, label = torch.randn(2, 4, 5, 6), torch.randint(0, 4, (2, 5, 6))
+    label[0, :2] = IGNORE
+    expected = slow_regions(losses.one_hot(label, 4), logits, label != IGNORE)
+    ours = losses.supervised(logits, label, regions=REGIONS)
+    torch.testing.assert_close(ours.double(), expected, atol=1e-5, rtol=1e-5)
+    label[label == 3] = 0  # a region that is not there has no Dice
+    expected = slow_regions(losses.one_hot(label, 4), logits, label != IGNORE)
+    torch.testing.assert_close(losses.supervised(logits, label, regions=REGIONS).double(), expected, atol=1e-5, rtol=0)
+
+
+def test_one_region_of_all_foreground_is_two_classes():
+    target, logits = torch.randn(2, 2, 7).softmax(1), torch.randn(2, 2, 7)
+    both = (losses.labelled_entropy(target, logits, ((1,),)), losses.cross_entropy(target, logits))
+    torch.testing.assert_close(*both)
+    assert torch.equal(losses.labelled_entropy(target, logits), both[1])
+
+
+def test_regions_stay_finite_for_certain_networks():
+    logits = torch.tensor([[200.0, 0.0, -200.0, 0.0]], requires_grad=True)
+    loss = losses.labelled_entropy(torch.tensor([[0.0, 0.0, 1.0, 0.0]]), logits, ((2,), (1, 2, 3))).sum()
+    loss.backward()
+    assert torch.isfinite(loss)
+    assert torch.isfinite(logits.grad).all()
+    assert logits.grad[0, 2] < 0 < logits.grad[0, 0]

@@ -20,6 +20,7 @@ def test_axes():
     plan = make_plan(dims=2, slice_axis=1, patch=(8, 8), spacing_mm=(1.0, None, 3.0))
     assert plan.prepared_axes == (1, 0, 2)
     assert plan.patch_spacing_mm == (1.0, 3.0)
+    assert make_plan(resize=(256, 256, None), spacing_mm=(None, None, 2.0)).patch_spacing_mm == (1.0, 1.0, 2.0)
 
 
 def test_unreadable_plan(tmp_path):
@@ -44,6 +45,12 @@ NETWORK = {"widths": (8, 16), "strides": ((2, 2, 2),)}
         ({"memory_gb": 0}, "memory_gb: got 0, input should be greater than 0"),
         ({"normalisation": []}, r"normalisation: got \(\), expected 1, one for each channel"),
         ({"classes": {"a": 1, "b": 1}}, "classes: .*expected distinct values"),
+        ({"crop_box": [None, [8, 8], None]}, r"crop_box.1: got \(8, 8\), expected a first voxel of at least 0"),
+        ({"crop_box": [[-1, 8], None, None]}, r"crop_box.0: got \(-1, 8\), expected a first voxel of at least"),
+        ({"crop_box": [[1, 8], None]}, "crop_box"),
+        ({"resize": [None, 0, None]}, "resize.1: got 0, input should be greater than or equal to 1"),
+        ({"normalisation": [{"eight_bit": True}]}, "normalisation of MRI.eight_bit: got True, expected false with"),
+        ({"normalisation": [{"scheme": "window", "low": 5, "high": 5}]}, ".* of MRI.high: got 5.0, expected more than low"),
     ],
 )
 def test_edited_plans_are_checked(tmp_path, changes, message):
@@ -51,3 +58,36 @@ def test_edited_plans_are_checked(tmp_path, changes, message):
     (tmp_path / "plan.json").write_text(json.dumps(values))
     with pytest.raises(UserError, match=f"plan.json.{message}"):
         Plan.load(tmp_path / "plan.json")
+
+
+FOUR = {"background": 0, "a": 1, "b": 2, "c": 4}
+
+
+def test_regions_as_class_indices():
+    plan = make_plan(classes=FOUR, regions={"whole": (1, 2, 4), "core": (4, 1)})
+    assert plan.region_members == ()
+    assert plan.model_copy(update={"train_on": "regions"}).region_members == ((1, 2, 3), (3, 1))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"regions": {"all": (1, 3)}}, r"plan.regions.all: got \(1, 3\), expected foreground values of plan.classes"),
+        ({"regions": {"all": (0, 1)}}, r"plan.regions.all: got \(0, 1\), expected foreground values"),
+        ({"regions": {"all": ()}}, r"plan.regions.all: got \(\), expected foreground values"),
+        ({"relabel": {9: 3}}, r"plan.relabel: got \{9: 3\}, expected values of plan.classes to stand for"),
+        ({"train_on": "regions"}, "plan.train_on: got 'regions', expected classes, as plan.regions is empty"),
+        (
+            {"train_on": "regions", "regions": {"whole": (1, 2, 4), "part": (1,)}},
+            r"expected classes, or regions that tell 'c' from 'b' \(both in \['whole'\]\)",
+        ),
+        (
+            {"train_on": "regions", "regions": {"one": (1, 2), "two": (2,)}},
+            r"expected classes, or regions that tell 'c' from 'background' \(both in none\)",
+        ),
+    ],
+)
+def test_relabelling_and_regions_go_with_the_classes(changes, message):
+    values = make_plan(classes=FOUR).model_dump(mode="json") | changes
+    with pytest.raises(UserError, match=message):
+        Plan.checked(values, "plan")

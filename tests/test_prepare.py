@@ -9,6 +9,7 @@ from semiseg.data import prepare as module
 from semiseg.data.dataset import Case
 from semiseg.data.prepare import prepare_cases
 from semiseg.errors import InputError
+from semiseg.experiment import RunSettings, prepare_dataset
 from semiseg.types import IGNORE
 
 
@@ -68,6 +69,10 @@ FLAT = {"dims": 2, "patch": (8, 8)}
         ({}, {"spacing_mm": (2, 2, 2)}),
         ({}, {"crop_nonzero": True}),
         ({}, {"normalisation": [{"scheme": "window"}]}),
+        ({}, {"crop_box": ((1, 9), None, None)}),
+        ({}, {"resize": (None, 9, None)}),
+        ({}, {"bias_correction": True}),
+        ({}, {"mask_zeros": True}),
         ({**FLAT, "slice_axis": 0}, {**FLAT, "slice_axis": 1}),
     ],
 )
@@ -170,6 +175,89 @@ def test_mistakes_are_named(case, tmp_path, kind, workers):
         prepare_cases([Case("sound", (sound,)), case], make_plan(), workers=workers)
 
 
+def brains(folder, count=3, shape=(40, 44, 30)):
+    """Skull-stripped two-channel scans whose intensities fade, stored left to right as most are."""
+    cases = []
+    for index in range(count):
+        rng = np.random.default_rng(index)
+        distance = np.linalg.norm((np.indices(shape).T - np.array(shape) / 2) / (17, 18, 12), axis=-1).T
+        label = (distance < 1).astype(np.uint8) + (distance < 0.4)
+        images = []
+        for channel in range(2):
+            tissue = np.array([0, 300 + 200 * channel, 700])[label] + (label > 0) * rng.normal(0, 20, shape)
+            field = np.exp(np.linspace(-0.4, 0.4, shape[channel])).reshape(
+                [-1 if a == channel else 1 for a in range(3)]
+            )
+            path = folder / f"brain{index}_{channel}.nii.gz"
+            images.append(write_nifti(path, (tissue * field).round().astype(np.int16), np.diag([-1.0, -1.0, 1.0, 1.0])))
+        cases.append(Case(f"brain{index}", tuple(images)))
+    return cases
+
+
+BRATS = {
+    "channels": ["flair", "t1"], "normalisation": [{"scheme": "equalise"}] * 2, "dims": 2, "slice_axis": 2,
+    "patch": (8, 8), "network": {"widths": [4], "strides": []}, "bias_correction": True, "mask_zeros": True,
+    "crop_nonzero": True, "crop_box": ((2, 38), (8, 232), None),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_prediction_sees_what_was_prepared(tmp_path, monkeypatch, workers):
+    """The preprocessing of EquiReg: the same in other processes, and found again afterwards."""
+    plan, cases = make_plan(**BRATS), brains(tmp_path)
+    prepared = prepare_cases(cases, plan, workers=workers)
+    for case, stored in zip(cases, prepared, strict=True):
+        channels, scan = module.read_channels(case, plan)
+        image, space = module.to_network_space(channels, scan.geometry, plan)
+        assert space.box[:2] == ((2, 38), (8, 44))
+        assert stored.shape == space.shape == (23, 36, 36)
+        np.testing.assert_array_equal(stored.open_image(), image.astype(np.float16))
+        inside = image[0] > 0
+        np.testing.assert_allclose(np.quantile(image[0][inside], [0.25, 0.5, 0.75]), [0.25, 0.5, 0.75], atol=0.01)
+    monkeypatch.setattr(module, "read_image", None)
+    assert prepare_cases(cases, plan) == prepared
+
+
+def test_what_was_prepared_before_an_interruption_is_not_done_again(tmp_path, monkeypatch):
+    plan, cases = make_plan(**BRATS), brains(tmp_path)
+    begun, whole = [], module.to_network_space
+
+    def interrupted(channels, geometry, plan):
+        begun.append(1)
+        if len(begun) == 3:
+            raise KeyboardInterrupt
+        return whole(channels, geometry, plan)
+
+    monkeypatch.setattr(module, "to_network_space", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        prepare_cases(cases, plan)
+    assert len(prepare_cases(cases, plan)) == 3
+    assert len(begun) == 4
+
+
+def test_a_crop_box_that_misses_a_scan_names_its_file(case):
+    with pytest.raises(InputError, match=r"one.nii.gz: plan.crop_box.2: got \(8, 232\) for a scan of 8 voxels"):
+        prepare_cases([case], make_plan(crop_box=(None, None, (8, 232))))
+
+
+def test_scans_that_are_windowed_already_are_counted(plain_cohort, capsys):
+    root = plain_cohort(labelled=4, unlabelled=2)
+    for name in ("images/case1", "unlabelled/case4", "unlabelled/case5"):
+        write_nifti(root / f"{name}.nii.gz", np.random.default_rng(0).integers(0, 256, (12, 14, 10)).astype(np.uint8))
+    for name in ("case0", "case2", "case3"):
+        image = np.random.default_rng(0).normal(-300, 500, (12, 14, 10)).astype(np.float32)
+        write_nifti(root / f"images/{name}.nii.gz", image)
+    window = {"scheme": "window", "low": -1000, "high": 600, "eight_bit": True}
+    small = {"patch": [8, 8, 8], "network": {"widths": [4], "strides": []}}
+    settings = RunSettings.parse(
+        {"data": {"path": str(root)}, "plan": {**small, "normalisation": [window]}}, "settings"
+    )
+    prepare_dataset(settings, workers=1)
+    assert capsys.readouterr().err.count("3 of 6 scans: all values lie in 0 to 255 or 0 to 1, taken as") == 1
+    prepare_dataset(settings.model_copy(update={"plan": small}), workers=1)
+    assert "taken as" not in capsys.readouterr().err
+
+
 @pytest.mark.realdata
 def test_real_scans(real_data):
     root = real_data / "hippocampus" / "Dataset004_Hippocampus"
@@ -180,3 +268,17 @@ def test_real_scans(real_data):
         assert abs(image.mean()) < 0.1
         assert abs(image.std() - 1) < 0.1
         assert set(np.unique(prepared.open_label())) == {0, 1, 2}
+
+
+def test_relabelled_values_are_their_class(case):
+    before = prepare_cases([case], make_plan())[0]
+    plan = make_plan(classes={"background": 0, "both": 1}, relabel={2: 1})
+    (prepared,) = prepare_cases([case], plan)
+    assert prepared.image == before.image
+    assert np.bincount(prepared.open_label().ravel()).tolist() == [960 - 144 - 8, 144 + 8]
+    (other,) = prepare_cases([case], make_plan(classes={"background": 0, "both": 1}, other_is_background=True))
+    assert np.bincount(other.open_label().ravel()).tolist() == [960 - 144, 144]
+    (gone,) = prepare_cases([case], make_plan(classes={"background": 0, "both": 1}, relabel={2: 0}))
+    np.testing.assert_array_equal(gone.open_label(), other.open_label())
+    (ignored,) = prepare_cases([case], make_plan(classes={"background": 0, "both": 1}, relabel={2: 9}, ignore=9))
+    assert (ignored.open_label() == IGNORE).sum() == 8
