@@ -1,11 +1,13 @@
 import csv
 import json
 
+import h5py
 import nibabel as nib
 import numpy as np
 import pytest
 import torch
 from conftest import write_nifti
+from PIL import Image
 from test_space import AFFINES, blocks, make_plan
 from torch import nn
 
@@ -68,6 +70,7 @@ PLANS = {
     "3-D": plain_plan(),
     "3-D windows": plain_plan(patch=(16, 8, 16)),
     "3-D cropped": plain_plan(crop_nonzero=True),
+    "3-D to a box": plain_plan(crop_nonzero=True, crop_box=(None, (1, 99), (2, 99))),
     "2-D sagittal": flat_plan(0),
     "2-D axial": flat_plan(2),
     "2-D windows": flat_plan(1, patch=(8, 16)),
@@ -87,6 +90,27 @@ def test_round_trip(tmp_path, affine, plan):
     assert written.header.get_zooms() == source.header.get_zooms()
     assert written.get_data_dtype() == np.uint16
     np.testing.assert_array_equal(np.asarray(written.dataobj), truth)
+
+
+def test_a_scan_that_is_windowed_already_is_named(tmp_path, capsys):
+    case, truth = write_case(tmp_path / "in")
+    array = np.asarray(nib.load(case.images[0]).dataobj)
+    ct = Case("ct", (write_nifti(tmp_path / "in" / "ct.nii.gz", np.where(array == 0, np.float32(-5), array)),))
+    rule = {"scheme": "window", "low": 0, "high": 255, "eight_bit": True}
+    model = LoadedModel(Thresholds(), plain_plan(normalisation=[rule]), "model")
+    predict_cases([model], [case, ct], tmp_path / "out", device="cpu")
+    said = capsys.readouterr().err
+    assert "scan: all values lie in 0 to 255 or 0 to 1, taken as the plan's window already applied" in said
+    assert said.count("taken as") == 1
+    np.testing.assert_array_equal(np.asarray(nib.load(tmp_path / "out" / "scan.nii.gz").dataobj), truth)
+
+
+def test_models_that_prepare_differently_see_their_own_images():
+    """Replicates share one prepared image; another crop, size or correction makes another."""
+    changes = [{}, {}, {"patch": (16, 16, 16)}, {"bias_correction": True}, {"resize": (9, None, None)}]
+    changes += [{"mask_zeros": True}, {"crop_box": ((1, 9), None, None)}]
+    groups = module.same_preparation([LoadedModel(Thresholds(), plain_plan(**change), "m") for change in changes])
+    assert [len(group) for group in groups] == [3, 1, 1, 1, 1]
 
 
 @pytest.mark.parametrize("affine", AFFINES)
@@ -311,3 +335,32 @@ def test_devices():
     assert chosen_device("auto").type in ("cpu", "cuda", "mps")
     with pytest.raises(UserError, match=r"--device: got 'gpu' \(.*\), expected auto, cpu, cuda"):
         chosen_device("gpu")
+
+
+@pytest.mark.parametrize(("right", "mode"), [(2, "P"), (530, "I;16")])
+def test_pictures_give_pictures(tmp_path, right, mode):
+    classes = {"background": 0, "left": 17, "right": right}
+    label = np.zeros((30, 21), int)  # rows x columns, both larger than the patch
+    label[3:9, 2:5], label[20:, 15:19] = 1, 2
+    path = tmp_path / "2020.01%0.jpeg.png"
+    Image.fromarray(np.array([0, LOW, HIGH], np.uint8)[label]).save(path)
+    model = LoadedModel(Thresholds(), flat_plan(2, classes=classes), "model")
+    out, case = tmp_path / "out", Case("2020.01%0.jpeg", (path,))
+    assert predict_cases([model], [case], out, probabilities=True, device="cpu").done == ("2020.01%0.jpeg",)
+    with Image.open(out / "2020.01%0.jpeg.png") as picture:
+        assert picture.mode == mode
+        np.testing.assert_array_equal(np.asarray(picture), np.array([*classes.values()])[label])
+    probability = nib.load(out / "2020.01%0.jpeg_prob.nii.gz").get_fdata()
+    np.testing.assert_array_equal(probability[:, :, 0].argmax(-1), label.T)
+    assert predict_cases([model], [case], out, probabilities=True, device="cpu").skipped == ("2020.01%0.jpeg",)
+
+
+def test_hdf5_gives_nifti(tmp_path):
+    label = blocks()
+    with h5py.File(tmp_path / "Data_1000.h5", "w") as file:
+        file["data"] = np.array([0, LOW, HIGH])[label]
+    case = Case("1000", (tmp_path / "Data_1000.h5",))
+    predict_cases([LoadedModel(Thresholds(), flat_plan(1), "model")], [case], tmp_path / "out", device="cpu")
+    written = nib.load(tmp_path / "out" / "1000.nii.gz")
+    np.testing.assert_array_equal(np.asarray(written.dataobj), np.array(list(CLASSES.values()))[label])
+    assert nib.aff2axcodes(written.affine) == ("A", "I", "L")

@@ -290,3 +290,44 @@ def test_labelled_cases_without_their_labels_may_be_unlabelled_too(tmp_path: Pat
 def test_mistakes_in_the_unlabelled_part(spec: str, message: str) -> None:
     with pytest.raises(UserError, match=re.escape(message)):
         draw(labelled="4", unlabelled_part=spec)
+
+
+@pytest.mark.parametrize(("cases", "folds"), [(CASES, 5), (CASES, 4), (CASES, 30), (PATIENTS, 3)])
+def test_folds_are_disjoint_and_cover_everything(cases: list[Case], folds: int) -> None:
+    extra = [bare("x"), case("y", split="unlabelled"), case("z", split="train"), case("t", split="test")]
+    parts = [draw([*cases, *extra], fold=f"{fold}/{folds}", split_seed=7) for fold in range(1, folds + 1)]
+    tests = [names(part.test) - {"t"} for part in parts]
+    assert sum(map(len, tests)) == len(set.union(*tests)) == 30
+    groups = [len({case.group_name for case in part.test} - {"t"}) for part in parts]
+    assert max(groups) - min(groups) <= 1
+    for part, following in zip(parts, tests[1:] + tests[:1], strict=True):
+        assert names(part.val) == following
+        assert names(part.labelled) == names(tuple(cases)) - names(part.test) - names(part.val) | {"z"}
+        assert names(part.unlabelled) == {"x", "y"}
+
+
+def test_folds_of_twenty_slices() -> None:
+    slices = [case(f"slice_{index:03d}") for index in range(100)]
+    splits = draw(slices, fold="5/5")
+    assert [len(part) for part in (splits.labelled, splits.val, splits.test)] == [60, 20, 20]
+    assert names(splits.val) == names(draw(slices, fold="1/5").test)
+    assert names(splits.test) != names(draw(slices, fold="5/5", split_seed=1).test)
+    assert splits.labelled == draw(slices, fold="5/5", draw=3, labelled="100%").labelled
+    assert len(draw(slices, fold="1/5", labelled="10").unlabelled) == 50
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        ({"fold": "1/5", "test": "3"}, "--fold: got '1/5' together with --test 3, expected one of them; leave one"),
+        ({"fold": "1/5", "val": "10%"}, "--fold: got '1/5' together with --val 10%, expected one of them"),
+        ({"fold": "1/31"}, "--fold: got '1/31', expected at most 30 folds, one a group with labels; ask for fewer"),
+        *(
+            ({"fold": wrong}, f"--fold: got '{wrong}', expected K/N with K from 1 to N and N from 3; 1/5 is the first")
+            for wrong in ("0/5", "6/5", "1/2", "2", "one/five", "1/5/")
+        ),
+    ],
+)
+def test_mistakes_in_folds(kwargs: dict[str, str], message: str) -> None:
+    with pytest.raises(UserError, match=re.escape(message)):
+        draw(**kwargs)
