@@ -155,7 +155,7 @@ def summarise(results: Sequence[Result]) -> list[Summary]:
 
 
 def read_scores(evaluation: Path) -> list[Score]:
-    """The rows of an evaluation folder's `metrics.csv`."""
+    """The rows of an evaluation folder's `metrics.csv`, without those of regions."""
     path = evaluation / "metrics.csv"
     rows = csv.DictReader(_read(path).splitlines())
     try:
@@ -169,6 +169,7 @@ def read_scores(evaluation: Path) -> list[Score]:
                 hd95_mm=_number(row["hd95_mm"]),
             )
             for row in rows
+            if row.get("kind") != "region"
         ]
     except (KeyError, ValueError, AttributeError) as error:
         raise InputError(
