@@ -118,6 +118,29 @@ def test_without_unlabelled_scans_the_stream_is_empty(cases):
     assert batch.inside.dtype == torch.bool
 
 
+def test_zeros_are_no_part_of_the_picture_where_the_plan_says_so(tmp_path):
+    """Of unlabelled scans; labels are trained there all the same."""
+    case = case_of(tmp_path, "masked", 1.0, shape=(5, 10, 7))
+    image = np.load(case.image)
+    image[:, :, 3:6, 2:4] = 0
+    np.save(case.image, image)
+    for masked in (False, True):
+        batch = Batches([case], [case], plan_of(mask_zeros=masked), seed=0)[0]
+        padding = batch.inside.sum() == 3 * 8 * 7
+        assert padding != masked
+        if masked:
+            assert (batch.inside == (batch.unlabelled[:, 0] != 0)).all()
+        assert ((batch.label != IGNORE).sum(dim=(1, 2)) == 8 * 7).all()
+
+
+def test_a_voxel_that_is_zero_in_one_channel_is_inside(tmp_path):
+    case = case_of(tmp_path, "two", 1.0, shape=(5, 8, 8))
+    np.save(case.image, np.stack([np.zeros((5, 8, 8)), np.eye(8)[None].repeat(5, 0)]).astype(np.float16))
+    plan = plan_of(mask_zeros=True, channels=("a", "b"), normalisation=(Normalisation(), Normalisation()))
+    batch = Batches([case], [case], plan, seed=0)[0]
+    assert (batch.inside == torch.eye(8, dtype=torch.bool)).all()
+
+
 def test_numbers_share_the_slots_out():
     assert numbers(0, 2, 0, 1, 2) == [0, 1, 2, 3]
     assert numbers(0, 2, 0, 2, 1) == [0, 2]

@@ -50,7 +50,10 @@ NETWORK = {"widths": (8, 16), "strides": ((2, 2, 2),)}
         ({"crop_box": [[1, 8], None]}, "crop_box"),
         ({"resize": [None, 0, None]}, "resize.1: got 0, input should be greater than or equal to 1"),
         ({"normalisation": [{"eight_bit": True}]}, "normalisation of MRI.eight_bit: got True, expected false with"),
-        ({"normalisation": [{"scheme": "window", "low": 5, "high": 5}]}, ".* of MRI.high: got 5.0, expected more than low"),
+        (
+            {"normalisation": [{"scheme": "window", "low": 5, "high": 5}]},
+            ".* MRI.high: got 5.0, expected more than low",
+        ),
     ],
 )
 def test_edited_plans_are_checked(tmp_path, changes, message):

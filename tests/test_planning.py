@@ -168,11 +168,12 @@ def test_patches_go_by_what_is_cropped_and_resized():
     assert flat.crop_nonzero  # across slices
     whole = plan_from(BRAIN, overrides={"crop_box": box, "memory_gb": 1000.0})
     assert whole.patch == (224, 224, 144)
-    assert plan_from(facts((100, 100, 60)), overrides={"crop_box": [None, [70, 232], None]}).patch[1] == 32
+    assert plan_from(facts((100, 100, 60)), overrides={"crop_box": [None, [70, 232], None]}).patch[1] == 30
     ct = plan_from(CT, dims="2", overrides={"resize": [256, 256, None]})
     assert ct.patch == (256, 256)
     assert ct.spacing_mm == (1.6, 1.6, None)  # what 512 voxels of 0.8 mm become
-    assert plan_from(CT, dims="2", overrides={"resize": [256, 200, None], "spacing_mm": [3, 3, None]}).patch == (256, 224)
+    oblong = plan_from(CT, dims="2", overrides={"resize": [256, 192, None], "spacing_mm": [3, 3, None]})
+    assert oblong.patch == (256, 192)
     slices = plan_from(facts((630, 401, 1), channels=("CT",), window=True), overrides={"resize": [256, 256, None]})
     assert (slices.dims, slices.slice_axis, slices.patch) == (2, 2, (256, 256))
 

@@ -3,6 +3,7 @@ import itertools
 import numpy as np
 import pytest
 
+from semiseg.data.correct import correct_bias, equalise
 from semiseg.data.plan import Normalisation, Plan
 from semiseg.data.space import (
     LARGEST,
@@ -13,7 +14,9 @@ from semiseg.data.space import (
     normalise,
     peak_memory_bytes,
     to_network_space,
+    windowed_already,
 )
+from semiseg.errors import InputError
 from semiseg.types import Geometry
 
 
@@ -64,14 +67,16 @@ def blocks(shape=(18, 20, 16)):
 
 @pytest.mark.parametrize("name", AFFINES)
 @pytest.mark.parametrize("slice_axis", [None, 0, 1, 2])
-@pytest.mark.parametrize("crop", [False, True])
-def test_there_and_back(name, slice_axis, crop):
+@pytest.mark.parametrize(
+    "kept", [{}, {"crop_nonzero": True}, {"crop_box": (None, (2, 99), (1, 17))}, {"resize": (40, None, 44)}]
+)
+def test_there_and_back(name, slice_axis, kept):
     label = blocks()
     geometry = Geometry(label.shape, AFFINES[name])
     image = (label > 0).astype(np.float32)[None]
     spacing = [0.5 if axis != slice_axis else None for axis in range(3)]
     changes = {"slice_axis": slice_axis, "dims": 2, "patch": (8, 8)} if slice_axis is not None else {}
-    plan = make_plan(spacing_mm=spacing, crop_nonzero=crop, **changes)
+    plan = make_plan(spacing_mm=spacing, **kept, **changes)
     prepared, space = to_network_space(image, geometry, plan)
     classes = label_to_network_space(label, space)
     assert prepared.shape == (1, *classes.shape) == (1, *space.shape)
@@ -179,3 +184,133 @@ def test_peak_memory_grows_with_the_networks_grid_only():
     geometry = Geometry((100, 100, 100), np.eye(4))
     _, space = to_network_space(np.ones((1, 100, 100, 100), np.float32), geometry, make_plan(spacing_mm=(5, 5, 5)))
     assert peak_memory_bytes(space, 100) - peak_memory_bytes(space, 2) == 98 * 4 * 20**3
+
+
+def test_a_crop_box_goes_before_the_box_of_what_is_not_zero():
+    image = np.zeros((2, 20, 20, 20), np.float32)
+    image[0, 9, 1, 4] = image[1, 12, 18, 6] = 1
+    plan = make_plan(channels=["a", "b"], normalisation=[{}, {}], crop_nonzero=True, crop_box=((8, 12), (2, 232), None))
+    _, space = to_network_space(image, Geometry((20, 20, 20), np.eye(4)), plan)
+    assert space.box == ((8, 12), (2, 20), (4, 7))
+
+
+def test_a_crop_box_is_anatomical():
+    image = np.random.default_rng(0).random((1, 10, 12, 8), np.float32)
+    plan = make_plan(crop_box=((0, 3), None, None), normalisation=[{"scheme": "window"}])
+    prepared, space = to_network_space(image, Geometry((10, 12, 8), affine_of(signs=(-1, -1, 1))), plan)
+    np.testing.assert_array_equal(prepared, image[:, :6:-1, ::-1])
+    back = back_to_file_space(one_hot(np.ones(space.shape, int)), space)
+    assert back.shape == (10, 12, 8)
+    assert (back[7:] == 1).all()
+    assert (back[:7] == 0).all()
+
+
+def test_a_crop_box_beyond_the_scan_is_an_error():
+    plan = make_plan(crop_box=(None, (8, 232), None))
+    message = (
+        r"plan.crop_box.1: got \(8, 232\) for a scan of 8 voxels .*expected more than 8 voxels; .*leave the scan out"
+    )
+    with pytest.raises(InputError, match=message):
+        to_network_space(np.ones((1, 20, 8, 20), np.float32), Geometry((20, 8, 20), np.eye(4)), plan)
+
+
+@pytest.mark.parametrize("side", [12, 16, 40])
+def test_slices_of_any_size_are_resized(side):
+    """Images linearly, smoothed where they lose voxels; labels by class; `spacing_mm` has no say."""
+    plan = make_plan(
+        dims=2, slice_axis=2, patch=(16, 16), spacing_mm=(0.3, None, None), resize=(16, 16, None),
+        network={"strides": [(2, 2)], "widths": [4, 8]}, normalisation=[{"scheme": "window", "low": -9, "high": 9}],
+    )  # fmt: skip
+    ramp = np.linspace(0.5 / side, 1 - 0.5 / side, side, dtype=np.float32)
+    image = np.ascontiguousarray(np.broadcast_to(ramp[:, None, None], (side, side, 3)))[None]
+    prepared, space = to_network_space(image, Geometry((side, side, 3), np.diag([0.7, 0.7, 5.0, 1.0])), plan)
+    assert prepared.shape == (1, 3, 16, 16)
+    assert space.spacing_mm == pytest.approx((5, 0.7 * side / 16, 0.7 * side / 16))
+    np.testing.assert_allclose(prepared[0, 1, 3:-3, 0], (np.arange(16) + 0.5)[3:-3] / 16, atol=2e-3)
+    label = np.zeros((side, side, 3), np.int16)
+    label[: side // 2, :, 1] = 2
+    classes = label_to_network_space(label, space)
+    assert (classes[1, :8] == 2).all()
+    assert (classes == 2).sum() == 8 * 16
+    np.testing.assert_array_equal(back_to_file_space(one_hot(classes), space), label)
+
+
+LOW, WIDTH = -504.4 - 1102.15, 2204.3
+COVID = {
+    "scheme": "window", "low": LOW, "high": LOW + WIDTH, "mean": LOW, "deviation": WIDTH, "eight_bit": True,
+}  # fmt: skip
+"""The published setting: window level -504.4, width 2204.3, then min-max scaling."""
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([-3000, -1606.55, -1024, -504.4, 0, 597.75, 3071], [0, 0, 582.55 / 2204.3, 0.5, 1606.55 / 2204.3, 1, 1]),
+        ([0, 51, 127.5, 255], [0, 0.2, 0.5, 1]),
+        ([0, 0.2, 0.5, 1], [0, 0.2, 0.5, 1]),
+        ([0, 0, 1, 2], [0, 0, 1 / 255, 2 / 255]),
+        ([0, 255, 256], [1606.55 / 2204.3, 1861.55 / 2204.3, 1862.55 / 2204.3]),
+    ],
+    ids=["Hounsfield", "0 to 255", "0 to 1", "dark", "over"],
+)
+def test_the_published_window_number_by_number(values, expected):
+    scan = np.array(values, np.float32).reshape(1, -1, 1, 1)
+    plan = make_plan(normalisation=[COVID])
+    prepared, _ = to_network_space(scan, Geometry((len(values), 1, 1), np.eye(4)), plan)
+    assert prepared.dtype == np.float32
+    np.testing.assert_allclose(prepared.ravel(), expected, atol=1e-6)
+    ranges = [(float(min(values)), float(max(values)))]
+    assert windowed_already(ranges, plan) == (min(values) >= 0 and max(values) <= 255)
+    assert not windowed_already(ranges, make_plan())
+
+
+def test_what_kind_of_scan_it_is_the_whole_of_it_tells():
+    """The part that is kept of this CT has no value below 0, but it is a CT."""
+    scan = np.full((1, 4, 4, 4), 100, np.float32)
+    scan[0, 0] = -1000
+    plan = make_plan(normalisation=[COVID], crop_box=((1, 4), None, None))
+    prepared, _ = to_network_space(scan, Geometry((4, 4, 4), np.eye(4)), plan)
+    np.testing.assert_allclose(prepared, 1706.55 / 2204.3, atol=1e-6)
+
+
+def test_correction_is_of_what_is_kept_and_before_normalisation():
+    rng = np.random.default_rng(0)
+    image = np.zeros((1, 32, 32, 32), np.float32)
+    image[0, 4:28, 4:28, 4:28] = rng.choice([80, 120, 200], (24, 24, 24)) * np.linspace(0.5, 1.5, 24)[:, None, None]
+    plan = make_plan(normalisation=[{"scheme": "equalise"}], bias_correction=True, crop_nonzero=True)
+    prepared, _ = to_network_space(image, Geometry((32, 32, 32), np.eye(4)), plan)
+    kept = image[0, 4:28, 4:28, 4:28]
+    expected = equalise(correct_bias(kept, kept > 0))
+    np.testing.assert_array_equal(prepared[0], expected)
+    assert abs(expected - equalise(kept)).max() > 0.1
+
+
+@pytest.mark.parametrize("scheme", ["zscore", "window", "equalise"])
+@pytest.mark.parametrize("spacing", [None, 0.6, 2.3])
+def test_zero_is_outside_of_the_picture_and_nowhere_else(scheme, spacing):
+    rng = np.random.default_rng(0)
+    image = np.zeros((2, 20, 18, 16), np.float32)
+    image[:, 4:15, 3:12, 5:13] = rng.integers(-3, 4, (2, 11, 9, 8))  # both channels are 0 here and there
+    outside = ~(image != 0).any(axis=0)
+    rules = [{"scheme": scheme, "low": -3, "high": 3, "mean": 1}] * 2
+    plan = make_plan(
+        channels=["a", "b"], normalisation=rules, mask_zeros=True, crop_box=((2, 20), None, None),
+        spacing_mm=(spacing, spacing, None),
+    )  # fmt: skip
+    prepared, space = to_network_space(image, Geometry((20, 18, 16), np.eye(4)), plan)
+    stored = (prepared.astype(np.float16) == 0).all(axis=0)
+    nearest = [
+        ((np.arange(voxels) + 0.5) * (end - first) / voxels).astype(int) + first
+        for voxels, (first, end) in zip(space.shape, space.box, strict=True)
+    ]
+    np.testing.assert_array_equal(stored, outside[np.ix_(*nearest)])
+    assert (prepared[:, stored] == 0).all()
+
+
+def test_with_a_mask_the_z_score_is_of_the_picture():
+    image = np.zeros((1, 20, 20, 20), np.float32)
+    image[0, 5:15] = np.random.default_rng(0).normal(100, 10, (10, 20, 20))
+    prepared, _ = to_network_space(image, Geometry((20, 20, 20), np.eye(4)), make_plan(mask_zeros=True))
+    assert abs(prepared[0, 5:15].mean()) < 1e-3
+    assert abs(prepared[0, 5:15].std() - 1) < 1e-3
+    assert (prepared[0, :5] == 0).all()

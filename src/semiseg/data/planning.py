@@ -65,7 +65,7 @@ def plan_from(
     asked = _validated(fingerprint, given)
     memory_gb = asked.get("memory_gb", memory_gb)
     crop = asked.get("crop_nonzero", fingerprint.crop_nonzero)
-    sizes, own = _kept(fingerprint, crop, asked)
+    sizes, own = _kept(fingerprint, crop, asked), np.array(fingerprint.spacings_mm, float)
     space = _space(sizes, own, str(asked.get("dims", dims)), asked)
     patch, network, batch = _patch(space, fingerprint, memory_gb, ratio, asked)
     values = {
@@ -130,19 +130,14 @@ class _Space:
     """Spacing along the network's axes."""
 
 
-def _kept(fingerprint: Fingerprint, crop: bool, asked: Mapping[str, Any]) -> tuple[Any, Any]:
-    """Voxels and their spacing in mm once scans are cropped and resized as asked for, one row a scan."""
+def _kept(fingerprint: Fingerprint, crop: bool, asked: Mapping[str, Any]) -> Any:
+    """Voxels that cropping leaves of each scan, one row a scan."""
     sizes = np.array(fingerprint.boxes if crop else fingerprint.shapes, float)
-    own = np.array(fingerprint.spacings_mm, float)
     for axis, side in enumerate(asked.get("crop_box", ())):
         if side is not None:
             ends = np.minimum(np.array(fingerprint.shapes)[:, axis], side[1])
             sizes[:, axis] = np.maximum(ends - side[0], 1)
-    for axis, voxels in enumerate(asked.get("resize", ())):
-        if voxels is not None:
-            own[:, axis] *= sizes[:, axis] / voxels
-            sizes[:, axis] = voxels
-    return sizes, own
+    return sizes
 
 
 def _space(sizes: Any, own: Any, dims: str, asked: Mapping[str, Any]) -> _Space:
@@ -171,11 +166,15 @@ def _space(sizes: Any, own: Any, dims: str, asked: Mapping[str, Any]) -> _Space:
         slice_axis = axis
     if slice_axis is not None:
         reason += f"; slices are taken across the axis {DIRECTIONS[slice_axis]}"
+    resized = [axis for axis, voxels in enumerate(asked.get("resize", ())) if voxels is not None]
+    voxels = np.array([asked["resize"][axis] for axis in resized])
+    own = own.copy()
+    own[:, resized] *= sizes[:, resized] / voxels
+    typical = np.median(own, axis=0)
     spacing = asked.get("spacing_mm", _target_spacing(own, slice_axis, through if ratio > ANISOTROPY else None))
     target = np.array([typical[axis] if mm is None else mm for axis, mm in enumerate(spacing)])
     extent = np.median(sizes * own / target, axis=0)
-    fixed = [axis for axis, voxels in enumerate(asked.get("resize", ())) if voxels is not None]
-    extent[fixed] = sizes[0, fixed]
+    extent[resized] = voxels
     axes = [axis for axis in range(3) if axis != slice_axis]
     return _Space(chosen, slice_axis, reason, spacing, np.ceil(extent - 0.01)[axes], target[axes])
 

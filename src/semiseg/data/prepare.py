@@ -163,7 +163,10 @@ def _hash(path: Path) -> str:
 
 def _write_image(case: Case, plan: Plan, target: Path) -> None:
     channels, scan = read_channels(case, plan)
-    image, space = to_network_space(channels, scan.geometry, plan)
+    try:
+        image, space = to_network_space(channels, scan.geometry, plan)
+    except InputError as error:
+        raise InputError(f"{case.images[0]}: {error}") from None
     with new_folder(target) as folder:
         np.save(folder / "image.npy", image.astype(np.float16))
         write_json(
