@@ -127,3 +127,11 @@ def test_the_picture_says_what_it_shows(tmp_path):
         assert picture.width > picture.height > 500  # four panels in the first row, two in the second
         colours = {colour for _, colour in picture.convert("RGB").getcolors(100_000)}
         assert any(blue > red + 60 for red, _, blue in colours)
+
+
+def test_a_score_that_is_no_share_and_a_structure_without_pairs_can_be_drawn(tmp_path):
+    ranking, metrics = tables(tmp_path, [], [(f"c{i}", "a", 1, 0.1 * i) for i in range(3)])
+    rows = [(f"c{i}", name, 1, "class", "", "", 100 * i, "") for i in range(3) for name in ("a", "b")]
+    correlations = rank_correlation(write(ranking, RANKED, rows), metrics, score="volume_ml")
+    text = draw_correlation(correlations, tmp_path / "volume.png")
+    assert text.endswith("Rank correlation: a: rho 1.00 (n = 3); b: rho - (n = 0).")

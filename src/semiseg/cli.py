@@ -364,7 +364,7 @@ def _models_and_scans(paths: list[Path]) -> tuple[list[Path], list[Path]]:
     first = next(files, len(paths) - 1)
     if first == 0:
         raise UserError(
-            f"RUN_OR_MODEL... INPUT...: got only {paths[0]}, expected at least one run or model and then the scans; name both"
+            f"RUN_OR_MODEL... INPUT...: got only {paths[0]}, expected a run or model, then the scans; name both"
         )
     return paths[:first], paths[first:]
 

@@ -32,9 +32,14 @@ class Correlation:
     """Spearman's rank correlation, ties by mean rank; None for fewer than 3 scans, or where all have one value."""
 
     @property
+    def rho_text(self) -> str:
+        """Such as `rho 0.81 (n = 12)`."""
+        return f"rho {'-' if self.rho is None else f'{self.rho:.2f}'} (n = {len(self.cases)})"
+
+    @property
     def text(self) -> str:
         """Such as `core: rho 0.81 (n = 12)`."""
-        return f"{self.name}: rho {'-' if self.rho is None else f'{self.rho:.2f}'} (n = {len(self.cases)})"
+        return f"{self.name}: {self.rho_text}"
 
 
 def rank_correlation(ranking_csv: Path, metrics_csv: Path, score: str = "equivariance_dice") -> list[Correlation]:
@@ -77,13 +82,11 @@ def draw_correlation(correlations: Sequence[Correlation], path: Path) -> str:
     the PNG's Description too."""
     from semiseg.report.figures import scatter
 
-    first = correlations[0]
+    score = correlations[0].score
     told = "; ".join(each.text for each in correlations)
-    alternative = f"True Dice against {first.score}, a point a scan, a panel a structure. Rank correlation: {told}."
-    panels = {each.text: (each.estimated, each.true) for each in correlations}
-    png = scatter(
-        panels, first.score.replace("_", " "), "true Dice", alternative, same_range=first.score.endswith("dice")
-    )
+    alternative = f"True Dice against {score}, a point a scan, a panel a structure. Rank correlation: {told}."
+    panels = [(f"{each.name}\n{each.rho_text}", (each.estimated, each.true)) for each in correlations]
+    png = scatter(panels, score.replace("_", " "), "true Dice", alternative, same_range=score == "equivariance_dice")
     with replacing(path) as temporary:
         temporary.write_bytes(png)
     return alternative

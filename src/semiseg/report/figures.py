@@ -112,22 +112,25 @@ def overlay(
 
 
 def scatter(
-    panels: Mapping[str, Series], x_label: str, y_label: str, description: str, *, same_range: bool = True
+    panels: Sequence[tuple[str, Series]], x_label: str, y_label: str, description: str, *, same_range: bool
 ) -> bytes:
-    """A panel of points for each title, at most four in a row, on white.
+    """A panel of points, with a title, for each of `panels`; at most four in a row, on white.
 
-    description: in words, kept in the file. same_range: both axes are shares from 0 to 1, so the diagonal is drawn.
+    y is a share (0 to 1). same_range: x is one too, so both axes are alike and show the diagonal. description: in
+    words, kept in the file.
     """
     columns = min(4, len(panels))
     rows = -(-len(panels) // columns)
-    figure = Figure(figsize=(2.9 * columns, 3.0 * rows), layout="constrained")
-    for place, (title, (x, y)) in enumerate(panels.items(), start=1):
+    figure = Figure(figsize=(2.9 * columns, 3.2 * rows), layout="constrained")
+    for place, (title, (x, y)) in enumerate(panels, start=1):
         axes = figure.add_subplot(rows, columns, place)
-        if same_range:
-            axes.plot((0, 1), (0, 1), color=INK["light"], alpha=0.3, linewidth=1, linestyle=LINES[1])
-            axes.set(xlim=(-0.03, 1.03), aspect="equal")
         axes.scatter(x, y, s=18, color=METHOD_COLOURS["light"][0], alpha=0.7, linewidths=0)
-        axes.set(xlabel=x_label, ylabel=y_label, ylim=(-0.03, 1.03))
+        lowest = min((*y, *x) if same_range else y, default=0)
+        share = (np.floor(10 * lowest) / 10 - 0.02, 1.02)
+        if same_range:
+            axes.plot(share, share, color=INK["light"], alpha=0.3, linewidth=1, linestyle=LINES[1])
+            axes.set(xlim=share, aspect="equal")
+        axes.set(xlabel=x_label, ylabel=y_label, ylim=share)
         axes.set_title(title, fontsize="medium")
         axes.grid(alpha=0.15)
     return _png(figure, dpi=120, metadata={"Description": description})
