@@ -87,7 +87,7 @@ def test_no_deformation_folds():
     extent = template.high_mm - template.low_mm
     points = np.stack(np.meshgrid(*(np.arange(0, length, 4.0) for length in extent), indexing="ij"))
     for seed in range(10):
-        source = brain.deform(points, template, np.random.default_rng(seed))
+        source = brain.deform(points, extent, np.random.default_rng(seed))
         gradient = np.stack([np.stack(np.gradient(part, 4.0)) for part in source])
         determinant = np.linalg.det(np.moveaxis(gradient, (0, 1), (-2, -1)))
         assert determinant.min() > 0
@@ -99,7 +99,7 @@ def test_without_deformation_the_label_is_the_template(monkeypatch):
     monkeypatch.setattr(brain, "_affine", lambda _: (np.eye(3), np.zeros(3)))
     scan = simulate_brain(0, 1, spacing_mm=SPACING_MM)
     for own, other, name in ((1, 2, "gm"), (2, 1, "wm")):
-        template = brain._read_map(name)
+        template = brain.read_map(name)
         assert _mean_share(template, scan, own) > 0.7
         assert _mean_share(template, scan, other) < 0.3
 
@@ -133,7 +133,7 @@ def test_impossible_numbers_are_named(tmp_path, wrong):
 def test_without_nilearn_the_message_holds_the_pip_line(monkeypatch):
     monkeypatch.setattr(brain.importlib.util, "find_spec", lambda _: None)
     with pytest.raises(MissingExtra, match=r"pip install 'semiseg\[demo\]'"):
-        brain._read_map("t1")
+        brain.read_map("t1")
 
 
 def test_nilearn_is_read_by_path_not_imported(cohort):

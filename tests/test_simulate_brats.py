@@ -23,7 +23,7 @@ def cohort(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def patients():
-    return [simulate_patient(number, spacing_mm=SPACING_MM) for number in range(1, 13)]
+    return [simulate_patient(number, spacing_mm=SPACING_MM) for number in range(1, 11)]
 
 
 def test_writes_the_layout_of_brats_2019(cohort):

@@ -88,7 +88,7 @@ def simulate_brain(split: int, number: int, *, spacing_mm: float = 3.0, seed: in
     affine = np.diag([spacing_mm, spacing_mm, spacing_mm, 1.0])
     affine[:3, 3] = template.low_mm
     grid = np.stack(np.meshgrid(*(np.arange(n, dtype=np.float32) for n in shape), indexing="ij"))
-    deformed = deform(grid * spacing_mm, template, rng)
+    deformed = deform(grid * spacing_mm, template.high_mm - template.low_mm, rng)
     voxels = deformed + (template.low_mm - template.affine[:3, 3])[:, None, None, None]
     *tissues, texture = (map_coordinates(volume, voxels, order=1) for volume in (*template.tissues, template.texture))
     shares = np.stack([1 - sum(tissues), *tissues])
@@ -99,7 +99,7 @@ def simulate_brain(split: int, number: int, *, spacing_mm: float = 3.0, seed: in
 @lru_cache(maxsize=1)
 def load_template(spacing_mm: float) -> Template:
     """Read the template from nilearn's files (not importing it) and blur it to voxels of `spacing_mm`."""
-    t1, grey, white = (_read_map(name) for name in ("t1", "gm", "wm"))
+    t1, grey, white = (read_map(name) for name in ("t1", "gm", "wm"))
     affine = t1.affine
     image = np.asarray(t1.dataobj, dtype=np.float32) / 255
     brain = image > 0
@@ -142,10 +142,9 @@ def displacement(rng: np.random.Generator, shape: tuple[int, ...]) -> Float[np.n
 
 
 def deform(
-    points_mm: Float[np.ndarray, "3 x y z"], template: Template, rng: np.random.Generator
+    points_mm: Float[np.ndarray, "3 x y z"], extent: Float[np.ndarray, " axis"], rng: np.random.Generator
 ) -> Float[np.ndarray, "3 x y z"]:
-    """Where each point of the subject comes from; both in millimetres from `template.low_mm`."""
-    extent = template.high_mm - template.low_mm
+    """Where each point of the subject comes from; both in millimetres from the low corner of a box of that extent."""
     centre = (extent / 2)[:, None, None, None]
     matrix, shift = _affine(rng)
     coarse = displacement(rng, tuple(int(n) for n in np.ceil(extent / GRID_MM) + 1))
@@ -198,7 +197,7 @@ def bias_field(
     return log_sensitivity
 
 
-def _read_map(name: str) -> nib.Nifti1Image:
+def read_map(name: str) -> nib.Nifti1Image:
     package = importlib.util.find_spec("nilearn")
     if package is None or not package.submodule_search_locations:
         raise MissingExtra(

@@ -151,8 +151,8 @@ def _place(
 def _source(
     template: Template, points: Float[np.ndarray, "3 x y z"], rng: np.random.Generator
 ) -> Float[np.ndarray, "3 x y z"]:
-    middle = (template.high_mm - template.low_mm)[:, None, None, None] / 2
-    return deform(points / SCALE + middle, template, rng)
+    extent = template.high_mm - template.low_mm
+    return deform(points / SCALE + extent[:, None, None, None] / 2, extent, rng)
 
 
 def _sample(

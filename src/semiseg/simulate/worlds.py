@@ -7,7 +7,7 @@ from pathlib import Path
 
 from semiseg.errors import UserError
 
-RESOLUTION = {"covid": "size", "brats": "spacing_mm"}
+RESOLUTION = {"wholebrain": "spacing_mm", "covid": "size", "brats": "spacing_mm"}
 """Name of a world to the setting for its resolution."""
 
 
@@ -28,8 +28,13 @@ def simulate_world(
     """
     from semiseg.simulate.brats import simulate_brats
     from semiseg.simulate.covid import simulate_covid
+    from semiseg.simulate.wholebrain import simulate_wholebrain
 
-    functions: dict[str, Callable[..., Path]] = {"covid": simulate_covid, "brats": simulate_brats}
+    functions: dict[str, Callable[..., Path]] = {
+        "wholebrain": simulate_wholebrain,
+        "covid": simulate_covid,
+        "brats": simulate_brats,
+    }
     if world not in RESOLUTION:
         raise UserError(f"simulate: got {world!r}, expected one of: {', '.join(RESOLUTION)}")
     settings = {"subjects": subjects, "spacing_mm": spacing_mm, "size": size}
