@@ -63,4 +63,4 @@ def test_the_ct_window_is_the_published_one():
     level, width = -504.4, 2204.3
     assert rule["low"] == pytest.approx(level - width / 2)
     assert rule["high"] == pytest.approx(level + width / 2)
-    assert (0.0, 1.0) == pytest.approx([(x - rule["mean"]) / rule["deviation"] for x in (rule["low"], rule["high"])])
+    assert pytest.approx([(x - rule["mean"]) / rule["deviation"] for x in (rule["low"], rule["high"])]) == (0.0, 1.0)

@@ -29,7 +29,7 @@ from semiseg.methods import METHODS, build_method
 from semiseg.model import checkpoint_weights, save_model, start_from
 from semiseg.networks import build_network
 from semiseg.predict import chosen_device
-from semiseg.processes import default_workers
+from semiseg.processes import default_workers, peak_memory_gb
 from semiseg.progress import say, set_quiet
 from semiseg.recipes import load_recipe
 from semiseg.run import RunFolder
@@ -300,6 +300,7 @@ def _finish(folder: RunFolder, plan: Plan, settings: RunSettings, cases: Cases, 
         "unlabelled": len(cases.unlabelled),
         "transductive": settings.data.transductive,
         "duration_s": round(progress.duration_s, 1),
+        "memory_gb": peak_memory_gb(),
         "precision": progress.precision,
     }
     early = f", no better for {settings.training.patience}" if progress.stopped_early else ""

@@ -2,34 +2,53 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from semiseg.data.layouts import open_dataset
 from semiseg.data.splits import Splits
-from semiseg.errors import UserError
+from semiseg.errors import SomeCasesFailed, UserError
 from semiseg.evaluate import Evaluation, evaluate_folder
 from semiseg.experiment import RunSettings
 from semiseg.model import load_model
-from semiseg.predict import predict_cases
+from semiseg.predict import LoadedModel, predict_cases
 from semiseg.run import RunFolder
 
 
 def score_run(settings: RunSettings, out: Path, *, device: str = "auto", workers: int | None = None) -> Evaluation:
     """Segment the test scans of the run in `out` into `predictions`, and score them into `scores`, both inside it.
 
-    Finished work is kept. Raises UserError for a run without test scans.
+    Where validation scans chose another checkpoint than the last, that one's go to `predictions-last` and
+    `scores-last`. Finished work is kept. Raises UserError for a run without test scans, SomeCasesFailed if one of them
+    could not be segmented or scored.
     """
-    folder = RunFolder(out)
-    data = settings.data
+    folder, data = RunFolder(out), settings.data
     dataset = open_dataset(data.path, data.layout, data.unlabelled, data.channels)
     cases = Splits.load(folder.splits, dataset).test
     if not cases:
         raise UserError("--score: got a run without test scans, expected some; ask for them with --test")
-    predict_cases([load_model(out)], cases, folder.path / "predictions", device=device)
-    return evaluate_folder(
-        folder.path / "predictions",
-        Path(settings.data.path),
-        folder.path / "scores",
-        cases=[case.name for case in cases],
-        workers=workers or 1,
-    )
+    evaluations = {}
+    for ending, model in {"": load_model(folder.path), **_last(folder)}.items():
+        predictions, scores = folder.path / f"predictions{ending}", folder.path / f"scores{ending}"
+        predict_cases([model], cases, predictions, device=device)
+        evaluations[ending] = evaluate_folder(
+            predictions,
+            dataset.root,
+            scores,
+            classes=data.classes,
+            cases=[case.name for case in cases],
+            workers=workers or 1,
+        )
+        if evaluations[ending].failed:
+            raise SomeCasesFailed(
+                f"{scores}: got no scores for {', '.join(evaluations[ending].failed)}, expected them of all; "
+                "see failed.csv there"
+            )
+    return evaluations[""]
+
+
+def _last(folder: RunFolder) -> dict[str, LoadedModel]:
+    """The last checkpoint, where an earlier one was chosen."""
+    result = json.loads(folder.result.read_text(encoding="utf-8"))
+    another = result["checkpoint"] == "best" and result["best"]["step"] != result["last"]["step"]
+    return {"-last": load_model(folder.path, "last")} if another else {}
