@@ -145,7 +145,7 @@ def _write_head(out: Path, spacing_mm: float, seed: int, number: int) -> None:
 
 def challenge_numbers(label: Int[np.ndarray, "x y z"]) -> Int[np.ndarray, "x y z"]:
     """The 2012 challenge's number of every class; the cortex is cut into twelve blocks a side, as it has parcels."""
-    numbers = np.array([CHALLENGE[name][0] for name in QUICKNAT_28], np.uint8)[label]
+    numbers: np.ndarray = np.array([CHALLENGE[name][0] for name in QUICKNAT_28], np.uint8)[label]
     _, y, z = label.shape
     along, up = np.clip(np.arange(y) * 8 // y - 1, 0, 5), np.arange(z) * 2 // z  # no brain in the outer eighths
     block = np.array(PARCELS, np.uint8)[along[:, None] + 6 * up]
