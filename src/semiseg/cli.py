@@ -270,6 +270,56 @@ def evaluate(
 
 
 @app.command()
+def bench(
+    data: Data,
+    out: Out,
+    methods: Annotated[str | None, typer.Option(help="Such as supervised,roam,equireg, or names from --config.")] = None,
+    labelled: Annotated[str | None, typer.Option(help="Numbers of labelled groups, such as 2,4,8.")] = None,
+    runs: Annotated[int | None, typer.Option(min=1, help="Replicates: pairs of a draw and a seed.")] = None,
+    upper_runs: Annotated[int | None, typer.Option("--upper-runs", min=0, help="Of the all-labels bound.")] = None,
+    unlabelled: Unlabelled = None,
+    val: Validation = None,
+    test: Test = None,
+    split_seed: SplitSeed = None,
+    steps: Annotated[int | None, typer.Option(help="Training steps of each run.")] = None,
+    dims: Dims = None,
+    plan: Annotated[Path | None, typer.Option(help="A plan file to use instead of making one.")] = None,
+    layout: Layout = None,
+    classes: Classes = None,
+    recipe: Recipe = None,
+    config: Config = None,
+    set_: Set = None,
+    launcher: Annotated[str, typer.Option(help="Where runs are done: local.")] = "local",
+    jobs: Annotated[int | None, typer.Option(min=1, help="Runs at the same time; default: GPUs, else cores.")] = None,
+    estimate: Annotated[bool, typer.Option("--estimate", help="Say how long it will take, and stop.")] = False,
+    device: Device = "auto",
+    workers: Workers = None,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Compare methods over numbers of labels and replicates: tables, intervals, verdicts. Call again to go on."""
+    from semiseg.bench.compare import run_bench
+    from semiseg.bench.estimate import estimate as estimated
+    from semiseg.bench.launchers import launcher_named
+    from semiseg.bench.runs import bench_settings
+    from semiseg.bench.summary import table, to_json
+
+    set_quiet(quiet)
+    flags = {key: value for key, value in locals().items() if key not in ("labelled", "methods", "runs")}
+    settings = bench_settings(
+        _values(config, set_, data, flags), methods=_listed(methods), labelled=_listed(labelled), runs=runs,
+        upper_runs=upper_runs,
+    )  # fmt: skip
+    where = launcher_named(launcher, jobs)
+    if estimate:
+        print(estimated(settings, out, where, device=device, workers=workers).text(where.at_once))
+        return
+    made = run_bench(settings, out, where, device=device, workers=workers)
+    print(json.dumps(to_json(made.lines), indent=2) if as_json else table(made.lines))
+    raise typer.Exit(made.exit_code)
+
+
+@app.command()
 def rank(
     paths: Annotated[
         list[Path],
@@ -343,6 +393,27 @@ def export(
 
 
 @app.command()
+def layers(
+    network: Annotated[str, typer.Argument(help="unet, roam-unet, fcdensenet, monai:CLASS, or a run or model.")],
+    dims: Dims = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="A setting, such as network.widths=[16,32]. Repeatable.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the layers of a network that ROAM can mix at, in the order in which they run."""
+    from semiseg.experiment import read_settings
+    from semiseg.networks.listing import list_layers, table
+
+    settings = read_settings(None, _assigned(set_))
+    for key in settings.keys() - {"network"}:
+        raise UserError(f"--set {key}: got a setting of something else, expected network.KEY=VALUE; leave it out")
+    axes = _one_of(dims, "--dims", ("2", "3"))
+    found = list_layers(network, int(axes) if axes else None, settings.get("network"))
+    print(json.dumps([vars(layer) for layer in found], indent=2) if as_json else table(found))
+
+
+@app.command()
 def demo(
     out: Out = Path("demo"),
     device: Device = "auto",
@@ -412,10 +483,36 @@ _DATA_FLAGS = (
 
 
 def _settings(config: Path | None, assignments: list[str] | None, data: str, flags: dict[str, Any]) -> Any:
-    """Flags over --set over --config over defaults."""
-    import yaml
+    """Flags over --set over --config over a recipe over defaults."""
+    from semiseg.experiment import RunSettings
 
-    from semiseg.experiment import RunSettings, read_settings
+    return RunSettings.parse(_values(config, assignments, data, flags), where="")
+
+
+def _values(
+    config: Path | None, assignments: list[str] | None, data: str, flags: dict[str, Any]
+) -> dict[str, Any]:
+    from semiseg.experiment import read_settings
+
+    given = _assigned(assignments)
+    given["data.path"] = str(Path(data))  # without the slash that a shell's completion adds
+    targets = {name: f"data.{name}" for name in _DATA_FLAGS}
+    targets |= {"method": "method.name", "steps": "training.steps", "precision": "training.precision"}
+    targets |= {name: name for name in ("recipe", "seed", "dims", "memory_gb", "init", "score")}
+    targets["plan"] = "plan_file"
+    for flag, key in targets.items():
+        if flags.get(flag) is not None:
+            given[key] = str(flags[flag]) if isinstance(flags[flag], Path) else flags[flag]
+    return read_settings(config, given)
+
+
+def _listed(text: str | None) -> list[str] | None:
+    return None if text is None else [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _assigned(assignments: list[str] | None) -> dict[str, Any]:
+    """`dotted.key: value` of every --set."""
+    import yaml
 
     given: dict[str, Any] = {}
     for text in assignments or []:
@@ -426,15 +523,7 @@ def _settings(config: Path | None, assignments: list[str] | None, data: str, fla
             given[key.strip()] = yaml.safe_load(value)
         except yaml.YAMLError:
             raise UserError(f"--set {key}: got {value!r}, expected a YAML value, such as 3, true or [1, 2]") from None
-    given["data.path"] = str(Path(data))  # without the slash that a shell's completion adds
-    targets = {name: f"data.{name}" for name in _DATA_FLAGS}
-    targets |= {"method": "method.name", "steps": "training.steps", "precision": "training.precision"}
-    targets |= {name: name for name in ("recipe", "seed", "dims", "memory_gb", "init", "score")}
-    targets["plan"] = "plan_file"
-    for flag, key in targets.items():
-        if flags.get(flag) is not None:
-            given[key] = str(flags[flag]) if isinstance(flags[flag], Path) else flags[flag]
-    return RunSettings.parse(read_settings(config, given), where="")
+    return given
 
 
 def main() -> None:

@@ -32,6 +32,10 @@ class Outcome(Protocol):
 class Launcher(Protocol):
     """Runs jobs, as many at a time as it has room for."""
 
+    @property
+    def at_once(self) -> int:
+        """Jobs that run at the same time, as far as that is known."""
+
     def submit(self, job: Job) -> Outcome: ...
 
     def close(self) -> None:
@@ -43,7 +47,7 @@ class Local:
 
     def __init__(self, jobs: int | None = None) -> None:
         gpus = visible_gpus()
-        count = jobs or len(gpus) or default_workers()
+        self.at_once = count = jobs or len(gpus) or default_workers()
         self._places: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         for index in range(count):
             self._places.put(gpus[index % len(gpus)] if gpus else None)

@@ -7,7 +7,7 @@ contain the two of the same draw. Plan, test and validation scans are the same f
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from semiseg.run import RunFolder
 from semiseg.settings import Settings
 
 BASELINE = "supervised"
+DEFAULT_METHODS = ("supervised", "roam", "equireg")
 ALL = "all"
 """In place of a number of labels: every label there is."""
 UPPER_BUDGETS = (1, 2)
@@ -129,6 +130,33 @@ def keep_settings(settings: BenchSettings, out: Path) -> None:
     write_text(path, yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False, allow_unicode=True))
 
 
-def described(methods: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """`roam: {alpha: 1}` or `plain: {name: roam, alpha: 1}` as method settings that name their method."""
-    return {name: {"name": name, **(values or {})} for name, values in methods.items()}
+def bench_settings(
+    values: Mapping[str, Any],
+    *,
+    methods: Sequence[str] | None = None,
+    labelled: Sequence[str] | None = None,
+    runs: int | None = None,
+    upper_runs: int | None = None,
+) -> BenchSettings:
+    """From the settings of a run that may also hold `methods`, `labelled`, `runs` and `upper_runs`; arguments win.
+
+    values["methods"]: `roam: {alpha: 1}` or, under a name of one's own, `plain: {name: roam, alpha: 1}`. methods: which
+    of these, or names of methods with their defaults. The baseline is always there.
+    """
+    common = {key: value for key, value in values.items() if key not in ("methods", "labelled", "runs", "upper_runs")}
+    described = {name: {"name": name, **(own or {})} for name, own in (values.get("methods") or {}).items()}
+    chosen = list(methods or described or DEFAULT_METHODS)
+    run = RunSettings.parse({**common, "method": {"name": BASELINE}, "recipe": None}, where="")
+    given = {
+        "run": run.model_dump(mode="json"),
+        "methods": {name: described.get(name, {"name": name}) for name in dict.fromkeys((BASELINE, *chosen))},
+        "labelled": tuple(map(str, labelled or values.get("labelled", ()))),
+        "runs": values.get("runs", 9) if runs is None else runs,
+        "upper_runs": values.get("upper_runs", 3) if upper_runs is None else upper_runs,
+    }
+    if not given["labelled"]:
+        raise UserError("--labelled: got none, expected numbers of labelled scans such as 2,4,8; name at least one")
+    settings = BenchSettings.parse(given, where="bench")
+    for name in settings.methods:  # a mistake must be found before hours of training
+        run_settings(settings, Run(name, settings.labelled[0], 0), Path("plan.json")).resolved()
+    return settings
