@@ -15,7 +15,8 @@ from semiseg.data.dataset import Case
 from semiseg.errors import InputError, UserError
 from semiseg.manifest import file_hash
 from semiseg.predict import LoadedModel
-from semiseg.rank.ranking import Transforms, rank_cases, rank_scans
+from semiseg.rank.ranking import Transforms, rank_cases
+from semiseg.rank.runs import rank_scans
 
 RULE = {"scheme": "window", "low": -1000, "high": 1000}
 
@@ -100,7 +101,7 @@ def test_worst_first(cases, tmp_path):
     rows = rows_of(tmp_path / "out" / "ranking.csv")
     assert list(rows[0]) == [
         *("case", "class", "value", "kind"),
-        *("equivariance_dice", "border_entropy", "volume_ml", "disagreement"),
+        *("equivariance_dice", "border_entropy", "volume_ml", "disagreement", "volume_z", "estimated_dice"),
     ]
     assert [(row["case"], row["class"], row["kind"]) for row in rows] == [
         (case, name, kind)
@@ -113,9 +114,13 @@ def test_worst_first(cases, tmp_path):
     hard = np.asarray(6 * 4 * 3 / 1000)  # where the middle of the patch is in the picture, in three slices
     assert float(rows[3]["volume_ml"]) == pytest.approx(hard)
     lines = ranking.text(most=2).splitlines()
-    assert lines[1].split() == ["empty", "-", "-", "-", "nothing", "found"]
+    assert lines[1].split() == ["empty", "-", "-", "-", "-", "nothing", "found"]
     assert lines[2].split()[0] == "hard"
-    assert lines[3:] == ["... and 1 better ones in ranking.csv", "3 scored, 0 already there"]
+    assert lines[3:] == [
+        "... and 1 better ones in ranking.csv",
+        "no estimate of the Dice: no validation scans were given",
+        "3 scored, 0 already there",
+    ]
 
 
 def test_summary_and_manifest(cases, tmp_path):

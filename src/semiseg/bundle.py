@@ -15,7 +15,7 @@ from torch import Tensor
 from semiseg.data.plan import Plan
 from semiseg.errors import InputError, UserError
 from semiseg.files import write_text
-from semiseg.model import checkpoint_weights, save_model
+from semiseg.model import checkpoint_weights, model_facts, save_model
 from semiseg.run import RunFolder
 
 SETTINGS = ("method", "training", "plan", "dims", "memory_gb", "seed")
@@ -61,6 +61,7 @@ def export_bundle(
         "classes": plan.classes,
         "settings": settings,
         "scores": _scores(folder, which),
+        "volumes": model_facts(folder.path).get("volumes", []),
         "data": {**plan.fingerprint, "splits": splits_hash(folder.splits)},
         "versions": {name: version(name) for name in PACKAGES},
         "licence": licence or "not stated",

@@ -339,7 +339,7 @@ def rank(
     quiet: Quiet = False,
 ) -> None:
     """Score segmentations without labels: ranking.csv, worst first. Exit 4 if a scan could not be scored."""
-    from semiseg.rank.ranking import rank_scans
+    from semiseg.rank.runs import rank_scans
 
     set_quiet(quiet)
     models, scans = _models_and_scans(paths)

@@ -31,6 +31,7 @@ from semiseg.networks import build_network
 from semiseg.predict import chosen_device
 from semiseg.processes import default_workers, peak_memory_gb
 from semiseg.progress import say, set_quiet
+from semiseg.rank.volumes import reference_volumes
 from semiseg.recipes import load_recipe
 from semiseg.run import RunFolder
 from semiseg.settings import WORD, Settings
@@ -304,7 +305,8 @@ def _finish(folder: RunFolder, plan: Plan, settings: RunSettings, cases: Cases, 
         "precision": progress.precision,
     }
     early = f", no better for {settings.training.patience}" if progress.stopped_early else ""
-    facts = {"classes": plan.classes, "settings": settings.resolved(), "scores": result}
+    volumes = [one.model_dump() for one in reference_volumes([*cases.labelled, *cases.validation], plan)]
+    facts = {"classes": plan.classes, "settings": settings.resolved(), "scores": result, "volumes": volumes}
     save_model(folder.model, checkpoint_weights(folder, used), plan, facts)
     write_json(folder.result, result)
     say(f"{folder.path}: finished {progress.step} steps{early}; {result['note']}; model in {folder.model}")

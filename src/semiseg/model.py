@@ -66,6 +66,27 @@ def load_model(path: Path, checkpoint: Literal["best", "last"] | None = None) ->
     return _assemble(read_weights(path / "model.safetensors"), Plan.checked(plan, where=f"{description}: plan"), path)
 
 
+def load_teacher_and_student(path: Path) -> tuple[LoadedModel, LoadedModel] | None:
+    """The averaged and the trained network of a run's newest checkpoint; None for what is no run, or has no average."""
+    run = RunFolder(path)
+    newest = run.newest_checkpoint() if run.config.exists() else None
+    if newest is None or newest.facts["predictor"] != "average":
+        return None
+    plan = Plan.load(run.plan)
+    teacher, student = (_assemble(newest.part(f"method.{name}"), plan, path) for name in ("average", "network"))
+    return teacher, student
+
+
+def model_facts(path: Path) -> dict[str, Any]:
+    """What model.json of a run or model folder holds beside the plan; empty where there is none that can be read."""
+    run = RunFolder(_located(Path(path)))
+    description = (run.model if run.config.exists() else run.path) / "model.json"
+    try:
+        return dict(json.loads(description.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return {}
+
+
 def _located(path: Path) -> Path:
     if path.exists():
         return path

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -32,13 +32,17 @@ from semiseg.predict import (
     write_failures,
 )
 from semiseg.progress import say, track
+from semiseg.rank.calibration import Calibration, estimated, structure_of
 from semiseg.rank.scores import SCORES, Row, score_image
-from semiseg.segment import models_and_cases
+from semiseg.rank.volumes import Volume
 from semiseg.settings import Settings
 from semiseg.transforms.warp import Warp, WarpConfig
 
 COLUMNS = ("case", "class", "value", "kind", *SCORES)
 TRANSFORMS = "transforms.json"
+IMPLAUSIBLE = 3.0
+"""Deviations beyond which a volume is pointed out: of 1000 normal ones, 3 lie there."""
+NOT_ASKED = {"calibrated": False, "note": "no estimate of the Dice: no validation scans were given"}
 
 
 class Transforms(Settings):
@@ -93,42 +97,31 @@ class Ranking:
 
     def text(self, most: int = 20) -> str:
         """The worst `most` cases as a table for people."""
-        lines = [f"{'case':<28} {'eq. Dice':>8} {'entropy':>8} {'disagr.':>8}  lowest"]
+        estimates = self.summary["estimate"]["calibrated"]
+        by = "estimated_dice" if estimates else "equivariance_dice"
+        lines = [f"{'case':<28} {'est.Dice':>8} {'eq. Dice':>8} {'entropy':>8} {'disagr.':>8}  lowest"]
         for case in self.summary["order"][:most]:
             rows = [row for row in self.rows if row["case"] == case]
             (mean,) = (row for row in rows if row["class"] == "mean" and row["kind"] == "mean")
-            scored = [row for row in rows if row["kind"] != "mean" and row["equivariance_dice"] is not None]
-            lowest = min(scored, key=lambda row: row["equivariance_dice"], default=None)
-            told = f"{lowest['class']} {lowest['equivariance_dice']:.3f}" if lowest else "nothing found"
-            cells = [_cell(mean[score]) for score in ("equivariance_dice", "border_entropy", "disagreement")]
+            scored = [row for row in rows if row["kind"] != "mean" and row[by] is not None]
+            lowest = min(scored, key=lambda row: row[by], default=None)
+            told = f"{lowest['class']} {lowest[by]:.3f}" if lowest else "nothing found"
+            shown = ("estimated_dice", "equivariance_dice", "border_entropy", "disagreement")
+            cells = [_cell(mean[score]) for score in shown]
             lines.append(f"{case[:28]:<28} {' '.join(cells)}  {told}")
         more = len(self.summary["order"]) - most
         lines += [f"... and {more} better ones in ranking.csv"] if more > 0 else []
+        lines += [f"{case}: {found}" for case, found in self._implausible(most)]
+        lines.append(self.summary["estimate"]["note"])
         failures = f", {len(self.failed)} failed (see failed.csv)" if self.failed else ""
         return "\n".join([*lines, f"{len(self.done)} scored, {len(self.skipped)} already there{failures}"])
 
-
-def rank_scans(
-    models: Sequence[Path],
-    scans: Sequence[Path],
-    out: Path,
-    *,
-    only: Path | None = None,
-    transforms: Path | None = None,
-    seed: int | None = None,
-    overwrite: bool = False,
-    device: str = "auto",
-) -> Ranking:
-    """Rank files, folders of images or datasets with one or more runs or models (averaged).
-
-    only: as in `segment`. transforms: the transforms.json of another ranking, instead of `seed` (default 0): two models
-    are compared under equal transformations. The rest as in `rank_cases`.
-    """
-    if transforms is not None and seed is not None:
-        raise UserError(f"--seed: got {seed} beside --transforms {transforms}, expected one of the two; leave one out")
-    drawn_from = Transforms.load(transforms) if transforms is not None else Transforms(seed=seed or 0)
-    loaded, cases = models_and_cases(models, scans, only)
-    return rank_cases(loaded, cases, out, transforms=drawn_from, overwrite=overwrite, device=device)
+    def _implausible(self, most: int) -> Iterator[tuple[str, str]]:
+        listed = self.summary["order"][:most]
+        for row in self.rows:
+            if row["case"] in listed and abs(row["volume_z"] or 0) > IMPLAUSIBLE:
+                volume = f"{row['volume_ml']:.3g} ml, {row['volume_z']:+.1f} deviations from those with labels"
+                yield row["case"], f"implausible volume of {row['class']}: {volume}"
 
 
 def rank_cases(
@@ -139,12 +132,19 @@ def rank_cases(
     transforms: Transforms | None = None,
     overwrite: bool = False,
     device: str = "auto",
+    compared: Sequence[LoadedModel] = (),
+    volumes: Sequence[Volume] = (),
+    calibration: Calibration | None = None,
+    estimate: Mapping[str, Any] | None = None,
 ) -> Ranking:
     """Score cases without a label and write ranking.csv, worst first: see docs/rank.md for every column.
 
     models: several are averaged on their probabilities; they must prepare scans alike. transforms: default: the
     published strong view, with seed 0. overwrite: without it, cases that are already scored are not scored again, and
     refused if that was done with other weights or transformations; a scan whose files changed is scored anew.
+    compared: networks whose disagreement is scored, such as teacher and student; the models unless told. volumes: those
+    in scans with labels. calibration: for estimates of the Dice, by which cases are then sorted. estimate: what
+    summary.json says about it, with `calibrated` and a `note`.
 
     Beside ranking.csv lie transforms.json, summary.json, manifest.json and the rows of each case in cases/. A case that
     fails is reported, listed in failed.csv and does not stop the others.
@@ -156,10 +156,11 @@ def rank_cases(
     transforms = transforms or Transforms()
     _require_one_preparation(models)
     target = chosen_device(device)
-    for model in models:
+    for model in (*models, *compared):
         model.network.to(target)
     made_by = {
         "weights": [weights_hash(model) for model in models],
+        "compared": [weights_hash(model) for model in compared],
         "transforms": transforms.model_dump(mode="json", exclude={"versions"}),
     }
     _refuse_other_results(out)
@@ -170,7 +171,7 @@ def rank_cases(
     failed: dict[str, str] = {}
     for case in track([case for case in cases if case.name not in scored], "Ranking"):
         try:
-            scored[case.name] = _score_case(models, case, transforms, target)
+            scored[case.name] = _score_case(models, case, transforms, target, compared)
         except InputError as error:  # whatever is wrong with its files; a full disk concerns all cases
             failed[case.name] = str(error)
             say(f"{case.name}: failed: {error}")
@@ -183,9 +184,16 @@ def rank_cases(
             ) from None
         found = {"made_by": made_by, "inputs": hashes[case.name], "rows": scored[case.name]}
         write_json(_case_file(out, case.name), found)
-    order = sorted(scored, key=lambda name: _worst_first(name, scored[name]))
+    scored = {name: _with_knowledge(rows, volumes, calibration) for name, rows in scored.items()}
+    order = sorted(scored, key=lambda name: _worst_first(name, scored[name], calibration is not None))
     rows = [{"case": name, **row} for name in order for row in scored[name]]
-    summary = {"cases": len(order), "failed": failed, "order": order, "scores": _summary(rows)}
+    summary = {
+        "cases": len(order),
+        "failed": failed,
+        "order": order,
+        "estimate": estimate or NOT_ASKED,
+        "scores": _summary(rows),
+    }
     _write_rows(out / "ranking.csv", rows)
     write_json(out / "summary.json", summary)
     write_failures(out, failed)
@@ -204,14 +212,20 @@ def rank_cases(
     return Ranking(rows, summary, done, skipped, failed)
 
 
-def _score_case(models: Sequence[LoadedModel], case: Case, transforms: Transforms, device: torch.device) -> list[Row]:
+def _score_case(
+    models: Sequence[LoadedModel],
+    case: Case,
+    transforms: Transforms,
+    device: torch.device,
+    compared: Sequence[LoadedModel],
+) -> list[Row]:
     plan = models[0].plan
     channels, scan = read_channels(case, plan)
     image, space = to_network_space(channels, scan.geometry, plan)
     del channels
     slices = image.shape[1] if plan.dims == 2 else 1
     warp = transforms.draw(case.name, slices, image.shape[-plan.dims :], space.spacing_mm[-plan.dims :])
-    return score_image(models, image, warp, space.spacing_mm, device)
+    return score_image(models, image, warp, space.spacing_mm, device, compared)
 
 
 def _require_one_preparation(models: Sequence[LoadedModel]) -> None:
@@ -265,9 +279,22 @@ def _case_file(out: Path, name: str) -> Path:
     return Path(out) / "cases" / f"{name}.json"
 
 
-def _worst_first(name: str, rows: Sequence[Row]) -> tuple[float, str]:
+def _with_knowledge(rows: Sequence[Row], volumes: Sequence[Volume], calibration: Calibration | None) -> list[Row]:
+    """With the scores that need scans with labels: None where there were none."""
+    known = {(one.name, one.value, one.kind): one for one in volumes}
+    z = [
+        known[structure_of(row)].z_score(row["volume_ml"]) if row["volume_ml"] and structure_of(row) in known else None
+        for row in rows
+    ]
+    dice = [None] * len(rows) if calibration is None else estimated(rows, calibration, volumes)
+    return [
+        {**row, "volume_z": of_row, "estimated_dice": value} for row, of_row, value in zip(rows, z, dice, strict=True)
+    ]
+
+
+def _worst_first(name: str, rows: Sequence[Row], by_estimate: bool) -> tuple[float, str]:
     """A scan in which no class was found has no score, and comes before all others."""
-    score = rows[0]["equivariance_dice"]
+    score = rows[0]["estimated_dice" if by_estimate else "equivariance_dice"]
     return (-1.0 if score is None else score, name)
 
 

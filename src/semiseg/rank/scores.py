@@ -18,12 +18,15 @@ from semiseg.data.plan import Plan
 from semiseg.predict import LoadedModel, predict_probabilities
 from semiseg.transforms.warp import Warp
 
-SCORES = ("equivariance_dice", "border_entropy", "volume_ml", "disagreement")
+MEASURED = ("equivariance_dice", "border_entropy", "volume_ml", "disagreement")
+SCORES = (*MEASURED, "volume_z", "estimated_dice")
+"""The last two need what is known of scans with labels."""
 AVERAGED = ("equivariance_dice", "border_entropy", "disagreement")
 """Those of which a mean over structures means something."""
 
 Row = dict[str, Any]
-"""class, value, kind (class, region or mean) and SCORES of one structure; None where a score is not defined."""
+"""class, value, kind (class, region or mean) and MEASURED, later SCORES, of one structure; None where a score is not
+defined."""
 
 
 @dataclass(frozen=True)
@@ -55,17 +58,26 @@ def score_image(
     warp: Warp,
     spacing_mm: Sequence[float],
     device: torch.device | str = "cpu",
+    compared: Sequence[LoadedModel] = (),
 ) -> list[Row]:
     """A row for the mean over classes (and one for that over regions), then one for each of `structures`.
 
     models: averaged on their probabilities; they must share one preparation. image: prepared for them. warp: the
     strong transformation T: a batch of one warp for each slice in 2-D, of a single one in 3-D; on the CPU.
-    spacing_mm: of the image's axes. One case's probabilities live at a time.
+    spacing_mm: of the image's axes. compared: whose disagreement is scored; the models unless told. One case's
+    probabilities live at a time.
     """
     plan = models[0].plan
     listed = structures(plan)
     probability, guesses = _averaged(models, image, device)
     guess = _most_probable(probability)
+    if compared:
+        guesses = [
+            guess
+            if list(models) == [other]
+            else _most_probable(predict_probabilities(other.network, image, plan, device))
+            for other in compared
+        ]
     target = warped_guess(warp, probability, plan.dims)
     entropies = [
         border_entropy(probability[list(each.members)].sum(0), _mask(guess, each), plan.dims) for each in listed
@@ -171,7 +183,7 @@ def _as_volume(items: Tensor, dims: int) -> Tensor:
 
 def _mean(name: str, rows: Sequence[Row]) -> Row:
     """Over the structures that have the score."""
-    means: Row = dict.fromkeys(SCORES)
+    means: Row = dict.fromkeys(MEASURED)
     for score in AVERAGED:
         values = [row[score] for row in rows if row[score] is not None]
         means[score] = fmean(values) if values else None
