@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Bool, Float
 from pydantic import Field, model_validator
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from semiseg.draws import Draws
 from semiseg.schedules import ramp
@@ -120,7 +121,10 @@ class Method(nn.Module, ABC):
 
     def forward(self, batch: Batch, draws: Draws, progress: float) -> Objective:
         # distributed training synchronises gradients through forward only
-        return self.objective(batch, draws, progress)
+        objective = self.objective(batch, draws, progress)
+        if self.average is not None:
+            measure_statistics(self.average, torch.cat([batch.image, batch.unlabelled]))
+        return objective
 
     @torch.no_grad()
     def after_step(self, progress: float) -> None:  # noqa: ARG002 - for methods whose decay changes
@@ -135,12 +139,35 @@ def frozen_copy(network: nn.Module) -> nn.Module:
 
 
 def move_towards(average: nn.Module, network: nn.Module, decay: float) -> None:
-    """`average = decay * average + (1 - decay) * network`; buffers such as running statistics are copied."""
+    """`average = decay * average + (1 - decay) * network`; buffers are copied, but for the statistics of batch norm."""
+    own = {id(buffer) for norm in _batch_norms(average) for buffer in norm.buffers()}
     with torch.no_grad():
         for mean, value in zip(average.parameters(), network.parameters(), strict=True):
             mean.lerp_(value.detach(), 1 - decay)
         for kept, current in zip(average.buffers(), network.buffers(), strict=True):
-            kept.copy_(current)
+            if id(kept) not in own:
+                kept.copy_(current)
+
+
+@torch.no_grad()
+def measure_statistics(average: nn.Module, x: Float[Tensor, "b c *spatial"]) -> None:
+    """Move the running statistics of an average's batch norms towards what it makes of `x` itself.
+
+    Those of the network do not fit it: its features are other ones. With them an average of a network with batch norm
+    segmented next to nothing (docs/log.md). Nothing is done, and nothing costs, without batch norm.
+    """
+    if norms := _batch_norms(average):
+        for norm in norms:
+            norm.train()
+        average(x)
+        for norm in norms:
+            norm.eval()
+
+
+def _batch_norms(network: nn.Module) -> list[nn.Module]:
+    return [
+        module for module in network.modules() if isinstance(module, _BatchNorm) and module.running_mean is not None
+    ]
 
 
 def forward_frozen(network: nn.Module, x: Float[Tensor, "b c *spatial"]) -> Float[Tensor, "b classes *spatial"]:
