@@ -35,6 +35,30 @@ def test_an_optimiser_goes_on_where_it_stopped(make):
     assert torch.equal(straight, resumed)
 
 
+def test_moments_are_laid_out_as_the_weights_that_they_belong_to(tmp_path):
+    """A fused optimiser pairs values by their place in memory."""
+
+    def weight_of(values):
+        return torch.nn.Parameter(values.to(memory_format=torch.channels_last, copy=True))
+
+    straight = weight_of(torch.randn(4, 3, 2, 2))
+    optimiser = torch.optim.AdamW([straight], lr=0.1, fused=True)
+    slopes = torch.randn(3, 4, 3, 2, 2)
+    resumed = None
+    for step, slope in enumerate(slopes):
+        if step == 2:
+            write_checkpoint(tmp_path / "o", optimiser_tensors(optimiser), {})
+            resumed = weight_of(straight.detach())
+            other = torch.optim.AdamW([resumed], lr=0.1, fused=True)
+            restore_optimiser(other, read_checkpoint(tmp_path / "o").tensors)
+            (slope * resumed).sum().backward()
+            other.step()
+        optimiser.zero_grad()
+        (slope * straight).sum().backward()
+        optimiser.step()
+    assert torch.equal(straight, resumed)
+
+
 def save(run, step):
     run.rotate_checkpoint()
     write_checkpoint(run.last, {"method.w": torch.full((100,), float(step))}, {"progress": {"step": step}})

@@ -205,23 +205,27 @@ def test_wrong_dims():
 @pytest.mark.parametrize(("dims", "widths"), [(2, (8, 16, 32)), (3, (8, 16))])
 def test_memory_is_what_the_backward_pass_keeps(dims, widths):
     plan = NetworkPlan(widths=widths, strides=((2,) * dims,) * (len(widths) - 1))
-    network = UNet(1, 3, dims, plan.widths, plan.strides)
+    patch = (32,) * dims
+    measured = kept_by_training(UNet(1, 3, dims, plan.widths, plan.strides), patch)
+    estimate = 1e9 * training_memory_gb(patch, 2, plan, 1, 3)
+    assert measured <= estimate <= 1.4 * measured
+
+
+def kept_by_training(network, patch):
+    """Bytes that autograd keeps for two images of three classes, and the parameters five times."""
     kept = {}
 
     def keep(tensor):
         kept[tensor.untyped_storage().data_ptr()] = tensor
         return tensor
 
-    patch = (32,) * dims
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         logits = network(torch.randn(2, 1, *patch))
         probability = logits.softmax(1)
         (torch.nn.functional.cross_entropy(logits, torch.zeros(2, *patch, dtype=torch.long)) + probability.sum())
     parameters = {parameter.data_ptr(): parameter for parameter in network.parameters()}
     measured = sum(t.untyped_storage().nbytes() for at, t in kept.items() if at not in parameters)
-    measured += 5 * sum(p.untyped_storage().nbytes() for p in parameters.values())
-    estimate = 1e9 * training_memory_gb(patch, 2, plan, 1, 3)
-    assert measured <= estimate <= 1.4 * measured
+    return measured + 5 * sum(p.untyped_storage().nbytes() for p in parameters.values())
 
 
 def test_unlabelled_patches_for_each_labelled_one_are_counted_in_memory():

@@ -74,3 +74,8 @@ def restore_optimiser(optimiser: torch.optim.Optimizer, tensors: Mapping[str, Te
         index, _, name = key.partition(".")
         state.setdefault(int(index), {})[name] = tensor
     optimiser.load_state_dict({**optimiser.state_dict(), "state": state})
+    for weight, values in optimiser.state.items():
+        for name, value in values.items():
+            if isinstance(value, Tensor) and value.shape == weight.shape:
+                # fused optimisers walk through memory: moments have to lie as the weights do
+                values[name] = torch.empty_like(weight, requires_grad=False).copy_(value)

@@ -273,7 +273,9 @@ def evaluate(
 def bench(
     data: Data,
     out: Out,
-    methods: Annotated[str | None, typer.Option(help="Such as supervised,roam,equireg, or names from --config.")] = None,
+    methods: Annotated[
+        str | None, typer.Option(help="Such as supervised,roam,equireg, or names from --config.")
+    ] = None,
     labelled: Annotated[str | None, typer.Option(help="Numbers of labelled groups, such as 2,4,8.")] = None,
     runs: Annotated[int | None, typer.Option(min=1, help="Replicates: pairs of a draw and a seed.")] = None,
     upper_runs: Annotated[int | None, typer.Option("--upper-runs", min=0, help="Of the all-labels bound.")] = None,
@@ -489,9 +491,7 @@ def _settings(config: Path | None, assignments: list[str] | None, data: str, fla
     return RunSettings.parse(_values(config, assignments, data, flags), where="")
 
 
-def _values(
-    config: Path | None, assignments: list[str] | None, data: str, flags: dict[str, Any]
-) -> dict[str, Any]:
+def _values(config: Path | None, assignments: list[str] | None, data: str, flags: dict[str, Any]) -> dict[str, Any]:
     from semiseg.experiment import read_settings
 
     given = _assigned(assignments)

@@ -11,6 +11,7 @@ every layer of the set can be drawn; weights are for sums over classes.
 
 from __future__ import annotations
 
+import difflib
 from typing import ClassVar
 
 import torch
@@ -171,5 +172,10 @@ def layer_named(network: nn.Module, name: str) -> str:
         return layers[-1]
     found = f"encoder.stages.{int(name) - 1}" if name.isdecimal() else name
     if found not in layers:
-        raise UserError(f"method.layers: got {name!r}, expected input, 1, 2, ..., last or one of: {', '.join(layers)}")
+        close = difflib.get_close_matches(name, layers, n=3)
+        names = ", ".join(layers if len(layers) <= 16 else close)
+        raise UserError(
+            f"method.layers: got {name!r}, expected input, 1, 2, ..., last or {names or 'the name of a layer'}; "
+            "`semiseg layers` lists them"
+        )
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -31,7 +32,7 @@ class Layer:
 
 @dataclass(frozen=True, eq=False)
 class Trial:
-    """One forward pass: what came out, and the output of every module in the order in which they finished."""
+    """One forward pass in evaluation mode: what came out, and every module's output in the order in which they ended."""
 
     output: Any
     outputs: tuple[tuple[str, Any], ...]
@@ -79,33 +80,23 @@ def editable(trial: Trial) -> list[str]:
 
 
 def tried(network: nn.Module, channels: int, size: Sequence[int]) -> Trial:
-    """One forward pass in evaluation mode on the meta device, where tensors have a shape but no content.
+    """One forward pass of a copy on the meta device, where tensors have a shape but no content.
 
     A network that looks into its tensors cannot run there: it is given zeros instead. Raises whatever it raises.
     """
+    image = torch.zeros(BATCH, channels, *size)
+    try:
+        return _run(copy.deepcopy(network).to("meta"), image.to("meta"))
+    except Exception:
+        return _run(copy.deepcopy(network), image)
+
+
+def _run(network: nn.Module, image: Tensor) -> Trial:
     outputs: list[tuple[str, Any]] = []
 
     def noting(name: str) -> Any:
         return lambda _module, _inputs, output: outputs.append((name, output))
 
-    modes = [(module, module.training) for module in network.modules()]
-    hooks = [module.register_forward_hook(noting(name)) for name, module in network.named_modules()]
-    network.eval()
-    try:
-        try:
-            output = _without_content(network, (BATCH, channels, *size))
-        except Exception:
-            outputs.clear()
-            output = network(torch.zeros(BATCH, channels, *size))
-    finally:
-        for hook in hooks:
-            hook.remove()
-        for module, mode in modes:
-            module.training = mode
-    return Trial(output, tuple(outputs))
-
-
-def _without_content(network: nn.Module, shape: Sequence[int]) -> Any:
-    own = [*network.named_parameters(), *network.named_buffers()]
-    state = {name: tensor.detach().to("meta").requires_grad_(tensor.requires_grad) for name, tensor in own}
-    return torch.func.functional_call(network, state, (torch.empty(*shape, device="meta"),))
+    for name, module in network.named_modules():
+        module.register_forward_hook(noting(name))
+    return Trial(network.eval()(image), tuple(outputs))

@@ -28,7 +28,9 @@ def measured(network: NetworkPlan, channels: int, classes: int, dims: int) -> tu
 def _measured(description: str, channels: int, classes: int, dims: int) -> tuple[float, int]:
     chosen = NetworkPlan.model_validate_json(description)
     patch = tuple(math.ceil(SIDE / step) * step for step in chosen.stride(dims))
-    with torch.random.fork_rng(devices=[]):  # only the shapes of these weights matter: leave the generator alone
+    # only the shapes of these weights matter; MONAI's networks cannot all be built without content
+    place = torch.device("cpu" if chosen.from_monai else "meta")
+    with torch.random.fork_rng(devices=[]), place:
         network = network_from(chosen, channels, classes, patch)
     parameters = sum(parameter.numel() for parameter in network.parameters())
     kept: dict[int, Tensor] = {}

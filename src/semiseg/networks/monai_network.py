@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -62,7 +63,7 @@ class MonaiNetwork(nn.Module):
             )
         self.layers = editable(trial)
 
-    def forward(self, image: Float[Tensor, "b c *spatial"]) -> Float[Tensor, "b classes *spatial"]:
+    def forward(self, image: Float[Tensor, "b c *spatial"]) -> Float[Tensor, "b classes *out"]:
         logits = self.network(self.input(image))
         if not isinstance(logits, Tensor):
             raise TypeError(f"its output is a {type(logits).__name__}, not one tensor of logits")
@@ -70,20 +71,24 @@ class MonaiNetwork(nn.Module):
 
 
 def _class_named(name: str) -> Any:
-    classes = {
-        key: value for key, value in vars(nets).items() if isinstance(value, type) and issubclass(value, nn.Module)
-    }
-    if name not in classes:
-        lower = {key.lower(): key for key in classes}
+    classes = [kind for kind in vars(nets).values() if isinstance(kind, type) and issubclass(kind, nn.Module)]
+    by_name = {kind.__name__: kind for kind in classes}
+    if name not in by_name:
+        lower = {key.lower(): key for key in by_name}
         close = [lower[key] for key in difflib.get_close_matches(name.lower(), lower, n=3, cutoff=0.5)]
         suggestion = " or ".join(f"monai:{key}" for key in close) or "a class of monai.networks.nets"
         raise UserError(f"network.name: got 'monai:{name}', expected {suggestion}; choose one of them")
-    return classes[name]
+    return by_name[name]
 
 
 def _missing(name: str, error: OptionalImportError) -> MissingExtra:
-    return MissingExtra(f"network.name: got monai:{name}, which needs another package ({_one_line(error)}); install it")
+    found = re.search(r"No module named '(\w+)", str(error))
+    package = found[1] if found else "the package that MONAI names"
+    return MissingExtra(
+        f"network.name: got monai:{name}, which needs {package}, expected that to be installed; "
+        f"run `pip install {package}`"
+    )
 
 
-def _one_line(error: Any) -> str:
+def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())[:300]
