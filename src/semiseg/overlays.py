@@ -119,11 +119,11 @@ def shown_slices(labels: Sequence[Int[np.ndarray, "x y z"]], axis: int) -> list[
 
 def _draw_case(folder: Path, case: Case, plan: Plan, files: Sequence[tuple[str, Truth]]) -> None:
     channels, scan = read_channels(case, plan)
-    grey = to_ras(_grey(channels[0], plan.normalisation[0]), scan.geometry.affine)
+    grey = to_ras(grey_levels(channels[0], plan.normalisation[0]), scan.geometry.affine)
     layers = []
     for title, labels in files:
         try:
-            layers.append(Layer(title, to_ras(_indices(labels, channels[0].shape, plan), scan.geometry.affine)))
+            layers.append(Layer(title, to_ras(class_indices(labels, channels[0].shape, plan), scan.geometry.affine)))
         except InputError as error:
             say(f"{case.name}: {title} left out of the overlay: {error}")
     if not layers:
@@ -239,7 +239,7 @@ def outlined(picture: UInt8[np.ndarray, "h w"], label: Int[np.ndarray, "h w"], s
     return drawn
 
 
-def _indices(labels: Truth, shape: tuple[int, ...], plan: Plan) -> Int[np.ndarray, "x y z"]:
+def class_indices(labels: Truth, shape: tuple[int, ...], plan: Plan) -> Int[np.ndarray, "x y z"]:
     """The plan's class indices; a dataset's values go by their names where the plan has them all."""
     values = read_label(labels.path).array
     if values.shape != shape:
@@ -254,7 +254,7 @@ def _indices(labels: Truth, shape: tuple[int, ...], plan: Plan) -> Int[np.ndarra
     return result
 
 
-def _grey(channel: Float[np.ndarray, "x y z"], rule: Normalisation) -> UInt8[np.ndarray, "x y z"]:
+def grey_levels(channel: Float[np.ndarray, "x y z"], rule: Normalisation) -> UInt8[np.ndarray, "x y z"]:
     """The window that the network sees of CT; else all but the darkest and brightest half per cent."""
     low, high = map(float, np.percentile(channel, (0.5, 99.5)))
     if rule.scheme == "window" and not (rule.eight_bit and channel.min() >= 0 and channel.max() <= 255):
