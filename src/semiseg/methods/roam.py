@@ -120,7 +120,8 @@ class Roam(Method):
         image, valid = batch.image, batch.label != IGNORE
         weight = config.weight_at(progress)
         watch = {"weight": weight}
-        if len(batch.unlabelled):
+        unlabelled = len(batch.unlabelled) > 0 and progress >= config.ramp_start  # before, guesses are only noise
+        if unlabelled:
             guess = self.guess(batch.unlabelled, draws)
             watch["guess foreground"] = float((guess.argmax(1) > 0).float().mean())
             guess = sharpen(guess, config.temperature)
@@ -139,7 +140,7 @@ class Roam(Method):
             logits = self.network(image)
 
         target = losses.one_hot(batch.label, logits.shape[1])
-        if len(batch.unlabelled):
+        if unlabelled:
             target = torch.cat([target, guess])
         certain = mix.mask(confident(target, config.confidence))
         target, valid = mix(target), mix.mask(valid)
@@ -149,7 +150,7 @@ class Roam(Method):
         terms = {"supervised": losses.masked_mean(entropy, valid[rows])}
         if config.dice:
             terms["dice"] = losses.soft_dice(target[rows], logits[rows], valid[rows], config.regions)
-        if len(batch.unlabelled):
+        if unlabelled:
             rows = slice(labelled, None)
             # voxels that are not certain count as zero, so few certain ones do not weigh more
             error = torch.where(certain[rows], losses.squared_error(target[rows], logits[rows]), 0)
