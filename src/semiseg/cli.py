@@ -39,6 +39,9 @@ Test = Annotated[str | None, typer.Option(help="Test groups, never seen by train
 Fold = Annotated[str | None, typer.Option(help="Fold K of N (1/5) is test, the next one validation.")]
 Draw = Annotated[int | None, typer.Option(help="Which scans are labelled.")]
 SplitSeed = Annotated[int | None, typer.Option(help="Which scans are test, then validation.")]
+Corrected = Annotated[
+    list[Path] | None, typer.Option(help="Folder of `semiseg review`: its corrected labels are used. Repeatable.")
+]
 Transductive = Annotated[bool | None, typer.Option("--transductive", help="Accept test scans among the unlabelled.")]
 Strict = Annotated[bool | None, typer.Option("--strict", help="Stop at a broken case instead of leaving it out.")]
 Dims = Annotated[str | None, typer.Option(help="2, 3 or auto.")]
@@ -53,6 +56,10 @@ Set = Annotated[list[str] | None, typer.Option("--set", help="One setting, such 
 AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable result on standard output.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Do finished work again.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress.")]
+LauncherName = Annotated[str, typer.Option("--launcher", help="local, slurm or dask.")]
+Jobs = Annotated[int | None, typer.Option(min=1, help="At the same time; default: GPUs, else cores.")]
+Scheduler = Annotated[str | None, typer.Option(help="Address of a dask scheduler; default: one is started here.")]
+Slurm = Annotated[list[str] | None, typer.Option(help="One setting, such as partition=gpu. Repeatable.")]
 
 
 @app.command()
@@ -89,6 +96,7 @@ def plan(
     classes: Classes = None,
     labelled: Labelled = None,
     unlabelled: Unlabelled = None,
+    corrected: Corrected = None,
     val: Validation = None,
     test: Test = None,
     fold: Fold = None,
@@ -129,6 +137,7 @@ def prepare(
     classes: Classes = None,
     labelled: Labelled = None,
     unlabelled: Unlabelled = None,
+    corrected: Corrected = None,
     val: Validation = None,
     test: Test = None,
     fold: Fold = None,
@@ -159,6 +168,7 @@ def train(
     method: Annotated[str | None, typer.Option(help="supervised, roam or equireg.")] = None,
     labelled: Labelled = None,
     unlabelled: Unlabelled = None,
+    corrected: Corrected = None,
     val: Validation = None,
     test: Test = None,
     fold: Fold = None,
@@ -291,8 +301,10 @@ def bench(
     recipe: Recipe = None,
     config: Config = None,
     set_: Set = None,
-    launcher: Annotated[str, typer.Option(help="Where runs are done: local.")] = "local",
-    jobs: Annotated[int | None, typer.Option(min=1, help="Runs at the same time; default: GPUs, else cores.")] = None,
+    launcher: LauncherName = "local",
+    jobs: Jobs = None,
+    scheduler: Scheduler = None,
+    slurm: Slurm = None,
     estimate: Annotated[bool, typer.Option("--estimate", help="Say how long it will take, and stop.")] = False,
     device: Device = "auto",
     workers: Workers = None,
@@ -304,20 +316,24 @@ def bench(
     from semiseg.bench.estimate import estimate as estimated
     from semiseg.bench.launchers import launcher_named
     from semiseg.bench.runs import bench_settings
-    from semiseg.bench.summary import table, to_json
+    from semiseg.bench.summary import table
 
     set_quiet(quiet)
     flags = {key: value for key, value in locals().items() if key not in ("labelled", "methods", "runs")}
+    values = _values(config, set_, data, flags)
+    kept = values.pop("slurm", {})  # of a file that serves elsewhere too
+    on_slurm = {**kept, **_assigned(slurm)} if launcher == "slurm" else _assigned(slurm)
     settings = bench_settings(
-        _values(config, set_, data, flags), methods=_listed(methods), labelled=_listed(labelled), runs=runs,
-        upper_runs=upper_runs,
-    )  # fmt: skip
-    where = launcher_named(launcher, jobs)
+        values, methods=_listed(methods), labelled=_listed(labelled), runs=runs, upper_runs=upper_runs
+    )
+    where = launcher_named(launcher, jobs, out / "slurm", device=device, scheduler=scheduler, slurm=on_slurm)
     if estimate:
         print(estimated(settings, out, where, device=device, workers=workers).text(where.at_once))
         return
     made = run_bench(settings, out, where, device=device, workers=workers)
-    print(json.dumps(to_json(made.lines), indent=2) if as_json else table(made.lines))
+    print(json.dumps(made.to_json(), indent=2) if as_json else table(made.lines))
+    for name, why in made.failed.items():
+        print(f"{name}: failed: {why}", file=sys.stderr)
     raise typer.Exit(made.exit_code)
 
 
@@ -350,6 +366,52 @@ def rank(
     )
     print(json.dumps(ranking.summary, indent=2) if as_json else ranking.text())
     raise typer.Exit(ranking.exit_code)
+
+
+@app.command()
+def review(
+    paths: Annotated[
+        list[Path],
+        typer.Argument(help="Runs or models, then the scans: a folder, or files.", metavar="RUN_OR_MODEL... INPUT..."),
+    ],
+    out: Out,
+    count: Annotated[int, typer.Option(help="How many scans to write, the worst first.")] = 10,
+    ranking: Annotated[Path | None, typer.Option(help="Folder of `semiseg rank` by the same models.")] = None,
+    cases: Annotated[
+        Path | None, typer.Option(help="Only these: a file of case names, or a run's splits.json.")
+    ] = None,
+    overwrite: Overwrite = False,
+    device: Device = "auto",
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Write the segmentations most likely to be wrong, to be corrected in 3D Slicer or ITK-SNAP."""
+    from semiseg.review import review_scans
+
+    set_quiet(quiet)
+    models, scans = _models_and_scans(paths)
+    made = review_scans(
+        models, scans, out, count=count, ranking=ranking, only=cases, overwrite=overwrite, device=device
+    )
+    shown = {"done": made.done, "kept": made.kept, "left_out": made.left_out, "failed": dict(made.failed)}
+    print(json.dumps(shown, indent=2) if as_json else made.text())
+    raise typer.Exit(made.exit_code)
+
+
+@app.command()
+def report(
+    folders: Annotated[
+        list[Path],
+        typer.Argument(help="Runs, benches, and the --out of rank or evaluate beside them.", metavar="DIR..."),
+    ],
+    out: Annotated[Path | None, typer.Option(help="The file to write; default: report.html in the first DIR.")] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Write one HTML file: scores, verdicts, curves, pictures and a 3-D viewer, with nothing loaded from a network."""
+    from semiseg.report.page import report_folders
+
+    set_quiet(quiet)
+    print(report_folders(folders, out))
 
 
 @app.command()
@@ -500,6 +562,8 @@ def _values(config: Path | None, assignments: list[str] | None, data: str, flags
     targets |= {"method": "method.name", "steps": "training.steps", "precision": "training.precision"}
     targets |= {name: name for name in ("recipe", "seed", "dims", "memory_gb", "init", "score")}
     targets["plan"] = "plan_file"
+    if flags.get("corrected"):
+        given["data.corrected"] = [str(folder) for folder in flags["corrected"]]
     for flag, key in targets.items():
         if flags.get(flag) is not None:
             given[key] = str(flags[flag]) if isinstance(flags[flag], Path) else flags[flag]

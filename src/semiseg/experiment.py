@@ -11,6 +11,7 @@ import yaml
 from pydantic import Field
 
 from semiseg.data.check import CheckReport, check_dataset
+from semiseg.data.corrected import correct_splits, provenance, refuse_changed, with_corrections
 from semiseg.data.dataset import Dataset
 from semiseg.data.facts import ImageFacts, all_facts
 from semiseg.data.fingerprint import make_plan
@@ -66,6 +67,13 @@ class DataConfig(Settings):
     """Stop at a broken case instead of leaving it out."""
     declared_splits: bool = False
     """Where the dataset itself says which scans are for validation or test, `val` or `test` draws no more of them."""
+    corrected: tuple[str, ...] = ()
+    """Folders of `semiseg review`: what was corrected or accepted there is labelled, beside the drawn scans."""
+
+    def open(self) -> Dataset:
+        """The dataset with its classes, without corrections."""
+        dataset = open_dataset(self.path, self.layout, self.unlabelled, self.channels)
+        return apply_table(dataset, self.classes) if self.classes else dataset
 
 
 class RunSettings(Settings):
@@ -151,9 +159,8 @@ def checked_splits(data: DataConfig, workers: int, saved: Path | None = None) ->
 
     Raises InputError, naming the files, if training cannot start or would leak.
     """
-    dataset = open_dataset(data.path, data.layout, data.unlabelled, data.channels)
-    if data.classes:
-        dataset = apply_table(dataset, data.classes)
+    drawn_from = data.open()
+    dataset = with_corrections(drawn_from, data.corrected)
 
     def checked(splits: Splits | None) -> CheckReport:
         report = check_dataset(
@@ -166,7 +173,8 @@ def checked_splits(data: DataConfig, workers: int, saved: Path | None = None) ->
     if saved is not None:
         splits = Splits.load(saved, dataset)
         return dataset, splits, checked(splits)
-    usable = checked(None).usable
+    names = {case.name for case in checked(None).usable}
+    usable = [case for case in drawn_from.cases if case.name in names]  # a correction changes no draw
     declared = {case.split for case in usable} if data.declared_splits else set()
     splits = make_splits(
         usable,
@@ -180,6 +188,7 @@ def checked_splits(data: DataConfig, workers: int, saved: Path | None = None) ->
         draw=data.draw,
         base=dataset.root,
     )
+    splits = correct_splits(splits, dataset, names)
     return dataset, splits, checked(splits)
 
 
@@ -240,6 +249,9 @@ def train_run(
             f"training.patience: got {settings.training.patience} without validation scans, expected some to stop by; "
             "give --val, or leave it out"
         )
+    labelled_by = provenance(splits, dataset)
+    if begun:
+        refuse_changed(folder.provenance, labelled_by)
     plan = Plan.load(folder.plan) if begun else _plan_of(settings, dataset, splits, workers)
     _say_windowed(splits, plan, workers)
     chosen_device(device)
@@ -261,6 +273,7 @@ def train_run(
     ):  # only now: a mistake that was found above must not leave a folder that refuses the corrected command
         folder.path.mkdir(parents=True, exist_ok=True)
         splits.save(folder.splits)
+        write_json(folder.provenance, labelled_by)
         plan.save(folder.plan)
         folder.write_environment(seed=settings.seed)
         folder.write_config(wanted)
@@ -282,11 +295,13 @@ def train_run(
         workers=loader_workers(device), resume=resume,
     )  # fmt: skip
     if main:
-        _finish(folder, plan, settings, cases, progress)
+        _finish(folder, plan, settings, cases, len(dataset.corrections), progress)
     return folder
 
 
-def _finish(folder: RunFolder, plan: Plan, settings: RunSettings, cases: Cases, progress: Progress) -> None:
+def _finish(
+    folder: RunFolder, plan: Plan, settings: RunSettings, cases: Cases, corrected: int, progress: Progress
+) -> None:
     used: Literal["best", "last"] = "best" if progress.best_step is not None else "last"
     result = {
         "checkpoint": used,
@@ -296,6 +311,7 @@ def _finish(folder: RunFolder, plan: Plan, settings: RunSettings, cases: Cases, 
         "last": {"step": progress.step, "validation_dice": progress.last_dice},
         "best": {"step": progress.best_step, "validation_dice": progress.best_dice},
         "labelled": len(cases.labelled),
+        "corrected": corrected,
         "validation": len(cases.validation),
         "labels_used": f"{len(cases.labelled)} + {len(cases.validation)} labelled",
         "unlabelled": len(cases.unlabelled),
@@ -345,7 +361,8 @@ def _say_windowed(splits: Splits, plan: Plan, workers: int) -> None:
 
 
 def _refuse_other_settings(folder: RunFolder, wanted: Mapping[str, Any]) -> None:
-    before = flat(folder.read_config())
+    # parsed, so that settings that came later have their defaults
+    before = flat(RunSettings.parse(folder.read_config(), where=str(folder.config)).resolved())
     now = flat(wanted)
     changed = [
         f"{key}: {before.get(key)!r} -> {now.get(key)!r}"

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from semiseg.data.dataset import Case
-from semiseg.data.images import is_picture, write_like
+from semiseg.data.images import Scan, is_picture, write_like
 from semiseg.data.plan import Plan
 from semiseg.data.prepare import read_channels
 from semiseg.data.space import (
@@ -158,7 +158,7 @@ def predict_cases(
                 f"{case.images[0]}: got out of memory on {target}, expected enough for {len(plan.classes)} "
                 "classes; use --device cpu or fewer models, or lower batch and patch in the plan"
             ) from None
-    _write_tables(out, plan.classes)
+    write_tables(out, plan.classes)
     write_failures(out, failed)
     outputs = [file for files in written for file in files if file.exists()]
     write_manifest(
@@ -295,6 +295,23 @@ def _predict_case(
     keep_largest: bool,
 ) -> None:
     classes = models[0].plan.classes
+    scan, volumes = case_volumes(models, case, device, tta=tta)
+    eight_bits = np.zeros((*scan.geometry.shape, len(classes)), np.uint8) if probabilities else None
+    if eight_bits is not None:
+        volumes = _copied_to(eight_bits, volumes)
+    index = most_probable(volumes)
+    if eight_bits is not None:
+        write_like(_probability_file(out, case), eight_bits, scan, scale=1 / 255)
+    if keep_largest:
+        index = largest_pieces(index)
+    # last, because it is by this file that a case counts as done
+    write_like(_label_file(out, case), np.array(list(classes.values()))[index], scan)
+
+
+def case_volumes(
+    models: Sequence[LoadedModel], case: Case, device: torch.device | str, *, tta: bool = False
+) -> tuple[Scan, Iterator[Float[np.ndarray, "x y z"]]]:
+    """The first file of a case, and on its grid the models' mean probability of one class after another."""
     channels, scan = read_channels(case, models[0].plan)
     ranges = [(float(channel.min()), float(channel.max())) for channel in channels]
     if any(windowed_already(ranges, model.plan) for model in models):
@@ -306,18 +323,7 @@ def _predict_case(
         for model in group[1:]:
             total += predict_probabilities(model.network, image, model.plan, device, tta=tta)
         parts.append((total.div_(len(group)).numpy(), space, len(group) / len(models)))
-    del channels, image
-    volumes = file_volumes(parts)
-    eight_bits = np.zeros((*scan.geometry.shape, len(classes)), np.uint8) if probabilities else None
-    if eight_bits is not None:
-        volumes = _copied_to(eight_bits, volumes)
-    index = most_probable(volumes)
-    if eight_bits is not None:
-        write_like(_probability_file(out, case), eight_bits, scan, scale=1 / 255)
-    if keep_largest:
-        index = largest_pieces(index)
-    # last, because it is by this file that a case counts as done
-    write_like(_label_file(out, case), np.array(list(classes.values()))[index], scan)
+    return scan, file_volumes(parts)
 
 
 def same_preparation(models: Sequence[LoadedModel]) -> list[list[LoadedModel]]:
@@ -356,7 +362,8 @@ def _probability_file(out: Path, case: Case) -> Path:
     return Path(out) / f"{case.name}_prob.nii.gz"
 
 
-def _write_tables(out: Path, classes: Mapping[str, int]) -> None:
+def write_tables(out: Path, classes: Mapping[str, int]) -> None:
+    """Names, values and colours of the classes: labels.json, labels.txt (ITK-SNAP) and labels.ctbl (3D Slicer)."""
     write_json(out / "labels.json", dict(classes))
     rows = [(value, name, _colour(order)) for order, (name, value) in enumerate(classes.items())]
     snap = [

@@ -24,6 +24,7 @@ class RunFolder:
         self.path = Path(path)
         self.config = self.path / "config.yaml"
         self.splits = self.path / "splits.json"
+        self.provenance = self.path / "provenance.json"
         self.plan = self.path / "plan.json"
         self.environment = self.path / "env.json"
         self.log = self.path / "metrics.jsonl"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from semiseg.data.layouts import open_dataset
+from semiseg.data.corrected import with_corrections
 from semiseg.data.splits import Splits
 from semiseg.errors import SomeCasesFailed, UserError
 from semiseg.evaluate import Evaluation, evaluate_folder
@@ -23,12 +23,12 @@ def score_run(settings: RunSettings, out: Path, *, device: str = "auto", workers
     could not be segmented or scored.
     """
     folder, data = RunFolder(out), settings.data
-    dataset = open_dataset(data.path, data.layout, data.unlabelled, data.channels)
+    dataset = with_corrections(data.open(), data.corrected)
     cases = Splits.load(folder.splits, dataset).test
     if not cases:
         raise UserError("--score: got a run without test scans, expected some; ask for them with --test")
     evaluations = {}
-    for ending, model in {"": load_model(folder.path), **_last(folder)}.items():
+    for ending, model in {**_last(folder), "": load_model(folder.path)}.items():  # the run's own scores complete it
         predictions, scores = folder.path / f"predictions{ending}", folder.path / f"scores{ending}"
         predict_cases([model], cases, predictions, device=device)
         evaluations[ending] = evaluate_folder(
@@ -38,6 +38,7 @@ def score_run(settings: RunSettings, out: Path, *, device: str = "auto", workers
             classes=data.classes,
             cases=[case.name for case in cases],
             workers=workers or 1,
+            overwrite=(scores / "failed.csv").exists(),  # what failed then may be there now
         )
         if evaluations[ending].failed:
             raise SomeCasesFailed(

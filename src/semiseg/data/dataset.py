@@ -25,6 +25,20 @@ class Case:
 
 
 @dataclass(frozen=True)
+class Correction:
+    """A label of a review that a person has corrected, or found right as it was."""
+
+    case: str
+    """The scan's name at the time of the review."""
+    image_hashes: tuple[str, ...]
+    label: Path
+    status: Literal["corrected", "accepted"]
+    who: str
+    """As the table of the review says; may be empty."""
+    folder: Path
+
+
+@dataclass(frozen=True)
 class Dataset:
     """What a folder layout says: cases, and what is declared about channels and label values."""
 
@@ -45,6 +59,8 @@ class Dataset:
     """Label value that means 'not annotated'."""
     channel_suffix: bool = False
     """True where image files end in _0000, _0001, ... (nnU-Net)."""
+    corrections: dict[str, Correction] = field(default_factory=dict)
+    """By case name: where a label is not the dataset's own."""
     orphan_labels: tuple[Path, ...] = ()
     """Label files without an image."""
     notes: tuple[str, ...] = ()

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from semiseg.data.dataset import Case
-from semiseg.data.layouts import open_dataset
 from semiseg.errors import UserError
 from semiseg.evaluate import evaluate_folder
 from semiseg.experiment import DataConfig
@@ -120,7 +119,7 @@ def _calibration_points(
         compared=compared,
     )  # fmt: skip
     predict_cases(models, unlabelled, folder / "predictions", overwrite=overwrite, device=device)
-    labels = open_dataset(data.path, data.layout, data.unlabelled, data.channels).root
+    labels = data.open().root
     evaluate_folder(
         folder / "predictions", labels, folder / "scores", classes=data.classes, cases=names, overwrite=overwrite
     )
@@ -148,8 +147,7 @@ def _validation_scans(paths: Sequence[Path]) -> tuple[DataConfig, list[Case]]:
     common = set.intersection(*names)
     if len(common) < FEWEST_SCANS:
         return data, []
-    dataset = open_dataset(data.path, data.layout, data.unlabelled, data.channels)
-    return data, [case for case in dataset.cases if case.name in common and case.label is not None]
+    return data, [case for case in data.open().cases if case.name in common and case.label is not None]
 
 
 def _calibrated(points: Sequence[Point], reason: str) -> tuple[Calibration | None, Mapping[str, Any]]:
