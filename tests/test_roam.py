@@ -1,6 +1,7 @@
 """ROAM: image, guess and validity of a strong view move alike; guesses over several views; MixMatch."""
 
 from collections import OrderedDict
+from dataclasses import replace
 
 import pytest
 import torch
@@ -114,3 +115,16 @@ def test_mixmatch_takes_a_network_that_does_not_name_its_skip_connections():
     network = single_voxel_network(2)
     method = build_method("roam", network, {"preset": "mixmatch"})
     assert torch.isfinite(method(batch_of(2), Draws(0, 0), 0.5).total)
+
+
+def test_before_the_ramp_labelled_images_are_mixed_among_themselves():
+    """Guesses of a network that has learned nothing are noise in the targets of labelled rows too."""
+    batch, draws = batch_of(2), Draws(3, 0)
+    waiting = method_of("roam", 2, ema=0.0, ramp_start=0.5, ramp_end=1.0)
+    alone = method_of("roam", 2, ema=0.0, unlabelled=False)
+    alone.load_state_dict(waiting.state_dict())
+    early, without = waiting(batch, draws, 0.4), alone(replace(batch, unlabelled=batch.unlabelled[:0]), draws, 0.4)
+    assert early.terms.keys() == without.terms.keys()
+    for name, term in early.terms.items():
+        torch.testing.assert_close(term, without.terms[name])
+    assert "consistency" in waiting(batch, draws, 0.5).terms

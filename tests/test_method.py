@@ -1,0 +1,45 @@
+"""The average of a network: parameters by its decay, statistics of batch norm by what it makes of the images itself."""
+
+import copy
+
+import torch
+from test_every_method import batch_of
+
+from semiseg.draws import Draws
+from semiseg.methods import build_method
+from semiseg.methods.method import measure_statistics, move_towards
+
+
+def network_with_batch_norm():
+    torch.manual_seed(1)
+    return torch.nn.Sequential(torch.nn.Conv2d(1, 3, 1), torch.nn.BatchNorm2d(3), torch.nn.Dropout(0.5))
+
+
+def test_an_average_keeps_its_own_statistics():
+    network = network_with_batch_norm()
+    average = copy.deepcopy(network).eval()
+    with torch.no_grad():
+        network[0].weight.add_(1.0)
+        network[1].running_mean.fill_(7.0)
+    before = average[0].weight.clone()
+    move_towards(average, network, 0.9)
+    torch.testing.assert_close(average[0].weight, 0.9 * before + 0.1 * network[0].weight)
+    assert (average[1].running_mean == 0).all()
+
+    x = torch.randn(4, 1, 5, 5)
+    measure_statistics(average, x)
+    features = average[0](x)
+    torch.testing.assert_close(average[1].running_mean, 0.1 * features.mean((0, 2, 3)))
+    torch.testing.assert_close(average[1].running_var, 0.9 + 0.1 * features.var((0, 2, 3)))
+    assert not any(module.training for module in average.modules())
+    assert (network[1].running_mean == 7.0).all()
+
+
+def test_a_training_step_measures_them_on_the_images_of_both_streams():
+    method = build_method("supervised", network_with_batch_norm(), {"ema": 0.9})
+    batch = batch_of(2)
+    method.train()
+    method(batch, Draws(0, 0), 0.0)
+    images = torch.cat([batch.image, batch.unlabelled])
+    expected = 0.1 * method.average[0](images).mean((0, 2, 3))
+    torch.testing.assert_close(method.average[1].running_mean, expected)
