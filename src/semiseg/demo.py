@@ -14,7 +14,9 @@ from semiseg.experiment import DataConfig, RunSettings, train_run
 from semiseg.model import load_model
 from semiseg.predict import predict_cases
 from semiseg.progress import say
-from semiseg.report.page import Result, Summary, summarise, write_report
+from semiseg.report.page import write_report
+from semiseg.report.results import Result, Summary, summarise
+from semiseg.report.sources import runs_study
 from semiseg.simulate.brain import simulate_brains
 from semiseg.train import TrainingConfig
 
@@ -50,16 +52,15 @@ def run_demo(
     )
     cases = [case for case in open_dataset(data).cases if case.split == "test"]
     results = [_run_method(out, data, name, cases, steps, device, seed) for name in METHODS]
+    title = f"Simulated brains: {LABELLED} labelled scans, {unlabelled} without labels"
     report = write_report(
-        results,
-        cases,
+        [runs_study(results, title, commands=_commands(out, seed))],
         out / "report.html",
-        title=f"Simulated brains: {LABELLED} labelled scans, {unlabelled} without labels",
+        title=title,
         remarks=[
             "Simulated scans: every subject is a deformed copy of one template with made-up contrast, bias "
             "field and noise. The scores show that the program works; they do not carry over to real scans.",
         ],
-        commands=_commands(out, seed),
     )
     print(_table(summarise(results)))
     print(f"Simulated scans; full report: {report}")
@@ -67,7 +68,7 @@ def run_demo(
 
 
 def _run_method(out: Path, data: Path, name: str, cases: Sequence[Case], steps: int, device: str, seed: int) -> Result:
-    result = Result(name, out / name, out / "scores" / name, out / "predictions" / name)
+    run, evaluation, predictions = out / name, out / "scores" / name, out / "predictions" / name
     settings = RunSettings(
         data=DataConfig(path=str(data), labelled=str(LABELLED), val=str(VALIDATION)),
         method={"name": name},
@@ -77,15 +78,15 @@ def _run_method(out: Path, data: Path, name: str, cases: Sequence[Case], steps: 
         seed=seed,
     )
     say(f"demo: {name}")
-    train_run(settings, result.run, resume=True, device=device)
-    predicted = predict_cases([load_model(result.run)], cases, result.predictions, device=device)
-    scores = evaluate_folder(result.predictions, data / "labelsTs", result.evaluation)
+    train_run(settings, run, resume=True, device=device)
+    predicted = predict_cases([load_model(run)], cases, predictions, device=device)
+    scores = evaluate_folder(predictions, data / "labelsTs", evaluation)
     if predicted.exit_code or scores.exit_code:
         raise SomeCasesFailed(
-            f"{result.predictions}: got failed scans, expected a prediction for each of {len(cases)}; "
-            f"see failed.csv there and in {result.evaluation}"
+            f"{predictions}: got failed scans, expected a prediction for each of {len(cases)}; "
+            f"see failed.csv there and in {evaluation}"
         )
-    return result
+    return Result(name, run, evaluation, predictions)
 
 
 def _table(summaries: Sequence[Summary]) -> str:
