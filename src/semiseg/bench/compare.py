@@ -2,38 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import signal
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from semiseg.bench.launchers import Job, Launcher
-from semiseg.bench.results import Finished, read_finished, write_results
+from semiseg.bench.launchers import Job, Launcher, last_line
+from semiseg.bench.results import read_finished, write_results
 from semiseg.bench.runs import (
+    ALL,
+    BASELINE,
     BenchSettings,
     Run,
+    begin,
     command,
-    common_plan,
+    continued,
     is_finished,
-    keep_settings,
     planned_runs,
     run_settings,
 )
 from semiseg.bench.summary import Line, summarise, to_json, write_summary
-from semiseg.errors import SomeCasesFailed
+from semiseg.errors import Preempted, SomeCasesFailed
+from semiseg.experiment import prepare_dataset
 from semiseg.files import write_json
 from semiseg.progress import say
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """What a bench folder holds. failed: run to where its log is."""
+    """What a bench folder holds. failed: run to why and where its log is."""
 
     lines: Sequence[Line]
-    failed: Mapping[str, Path]
+    failed: Mapping[str, str]
 
     @property
     def exit_code(self) -> int:
         return SomeCasesFailed.exit_code if self.failed else 0
+
+    def to_json(self) -> dict[str, Any]:
+        return {"lines": to_json(self.lines), "failed": dict(self.failed)}
 
 
 def run_bench(
@@ -42,46 +51,59 @@ def run_bench(
     """Do every run that is not finished, then write results.csv, summary.csv and bench.json to `out`.
 
     Runs lie in `out/runs`, their logs in `out/logs`. A run that fails is reported and the others go on; calling again
-    does only what is missing. Raises UserError if `out` was begun with other settings.
+    does only what is missing. Raises UserError if `out` was begun with other settings, Preempted after SIGTERM.
     """
     out = Path(out)
-    keep_settings(settings, out)
-    plan = common_plan(settings, out, workers)
+    settings = continued(settings, out)
+    plan = begin(settings, out, workers)
     runs = planned_runs(settings)
-    folders = {run: out / "runs" / run.name for run in runs}
-    missing = [run for run in runs if not is_finished(folders[run])]
+    missing = [run for run in runs if not is_finished(out / "runs" / run.name)]
     say(f"{out}: {len(runs)} runs, {len(runs) - len(missing)} finished")
-    failed: dict[str, Path] = {}
+    failed: dict[str, str] = {}
     try:
-        started = []
-        for run in missing:
-            words = command(run_settings(settings, run, plan), folders[run], device)
-            job = Job(tuple(words), out / "logs" / f"{run.name}.log")
-            started.append((run, job, launcher.submit(job)))
-        for run, job, outcome in started:
-            status = outcome.result()
-            if status != 0 or not is_finished(folders[run]):
-                failed[run.name] = job.log
-                say(f"{run.name}: failed with exit status {status}; see {job.log}")
-            else:
-                say(f"{run.name}: finished")
+        if missing:  # once, not by all the runs that start at the same time
+            prepare_dataset(run_settings(settings, Run(BASELINE, ALL, 0), plan), workers)
+            jobs = {_job(settings, run, plan, out, device): run for run in missing}
+            with _termination(out), closing(launcher.run(list(jobs))) as ended:
+                for done, (job, status) in enumerate(ended, start=1):
+                    name = jobs[job].name
+                    if status or not is_finished(out / "runs" / name):
+                        failed[name] = f"exit status {status}: {last_line(job.log)} ({job.log})"
+                    say(f"{done}/{len(missing)} {name}: {failed.get(name, 'finished')}")
     finally:
-        launcher.close()
-    return collect(settings, out, failed)
+        comparison = collect(settings, out, failed)
+    return comparison
 
 
-def collect(settings: BenchSettings, out: Path, failed: Mapping[str, Path]) -> Comparison:
+def _job(settings: BenchSettings, run: Run, plan: Path, out: Path, device: str) -> Job:
+    words = command(run_settings(settings, run, plan), out / "runs" / run.name, device)
+    return Job(tuple(words), out / "logs" / f"{run.name}.log", Path.cwd())
+
+
+@contextmanager
+def _termination(out: Path) -> Iterator[None]:
+    """SIGTERM becomes an exception, so that the runs are told to stop too; in the main thread only."""
+
+    def stop(*_: object) -> None:
+        raise Preempted(f"{out}: stopped; the same command goes on")
+
+    try:
+        before = signal.signal(signal.SIGTERM, stop)
+    except ValueError:
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def collect(settings: BenchSettings, out: Path, failed: Mapping[str, str]) -> Comparison:
     """Read the runs that are finished and write the tables."""
-    finished = _finished(planned_runs(settings), out)
-    lines = summarise(finished) if finished else []
+    folders = {run: out / "runs" / run.name for run in planned_runs(settings)}
+    finished = [read_finished(run, folder) for run, folder in folders.items() if is_finished(folder)]
+    comparison = Comparison(summarise(finished), failed)
     write_results(finished, out / "results.csv")
-    write_summary(lines, out / "summary.csv")
-    write_json(
-        out / "bench.json", {"lines": to_json(lines), "failed": {name: str(log) for name, log in failed.items()}}
-    )
-    return Comparison(lines, failed)
-
-
-def _finished(runs: Sequence[Run], out: Path) -> list[Finished]:
-    folders = [(run, out / "runs" / run.name) for run in runs]
-    return [read_finished(run, folder) for run, folder in folders if is_finished(folder)]
+    write_summary(comparison.lines, out / "summary.csv")
+    write_json(out / "bench.json", comparison.to_json())
+    return comparison

@@ -24,7 +24,7 @@ COLUMNS = ("method", "labelled", "budget", "replicate", "checkpoint", "case", "c
 
 @dataclass(frozen=True)
 class Finished:
-    """A run that has its scores. `scores` holds, per checkpoint, rows of metrics.csv."""
+    """A run that has its scores. `scores` holds, per checkpoint, rows of metrics.csv; always those of the last one."""
 
     run: Run
     result: Mapping[str, Any]
@@ -35,8 +35,8 @@ def read_finished(run: Run, folder: Path) -> Finished:
     result = json.loads(RunFolder(folder).result.read_text(encoding="utf-8"))
     chosen: Checkpoint = result["checkpoint"]
     scores = {chosen: _rows(folder / "scores" / "metrics.csv")}
-    if (folder / "scores-last" / "metrics.csv").exists():
-        scores["last"] = _rows(folder / "scores-last" / "metrics.csv")
+    last = folder / "scores-last" / "metrics.csv"
+    scores["last"] = _rows(last) if last.exists() else scores[chosen]  # not there if the last one was the best
     return Finished(run, result, scores)
 
 

@@ -32,7 +32,7 @@ class Line:
     dice_sd: float | None
     """Over replicates."""
     dice_last: float | None
-    """Of the last checkpoint, where validation scans chose another."""
+    """Of the last checkpoint, where validation scans chose one."""
     difference: Interval | None = None
     """From the baseline with the same labels, replicate by replicate."""
     p: float | None = None
@@ -61,7 +61,7 @@ def _line(runs: Sequence[Finished], groups: dict[tuple[str, str, int], list[Fini
     run = runs[0].run
     scores = case_scores(runs)
     means = scores.mean(1)
-    chose = any("last" in one.scores and one.result["checkpoint"] != "last" for one in runs)
+    chose = any(one.result["checkpoint"] != "last" for one in runs)
     memory = [one.result["memory_gb"] for one in runs if one.result.get("memory_gb")]
     facts: dict[str, Any] = {
         "labels_used": runs[0].result["labels_used"],
@@ -136,7 +136,16 @@ def _flat(values: dict[str, Any]) -> dict[str, Any]:
 def table(lines: Sequence[Line]) -> str:
     """For people: a row a line, then the verdicts."""
     heads = (
-        *(("method", 22), ("labels", 9), ("runs", 4), ("Dice", 5), ("sd", 5), ("95 % interval", 14), ("last", 5)),
+        *(
+            ("method", 22),
+            ("labels", 8),
+            ("used", 8),
+            ("runs", 4),
+            ("Dice", 5),
+            ("sd", 5),
+            ("95 % interval", 14),
+            ("last", 5),
+        ),
         *(("difference", 10), ("95 % interval", 14), ("p (Holm)", 8), ("gap closed", 16), ("min", 6), ("GB", 5)),
     )
     rows = ["  ".join(name.ljust(width) for name, width in heads)]
@@ -146,6 +155,7 @@ def table(lines: Sequence[Line]) -> str:
         cells = (
             line.method + longer,
             line.labelled,
+            line.labels_used.removesuffix(" labelled"),
             str(line.replicates),
             f"{line.dice.mean:.3f}",
             "-" if line.dice_sd is None else f"{line.dice_sd:.3f}",
