@@ -32,7 +32,7 @@ class Layer:
 
 @dataclass(frozen=True, eq=False)
 class Trial:
-    """One forward pass in evaluation mode: what came out, and every module's output in the order in which they ended."""
+    """One forward pass in evaluation mode: what came out, and each module's output in the order in which they ended."""
 
     output: Any
     outputs: tuple[tuple[str, Any], ...]
