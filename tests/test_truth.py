@@ -13,12 +13,17 @@ from semiseg.manifest import write_manifest
 NUMBERINGS = {"freesurfer": FREESURFER, "challenge": CHALLENGE, "index": {n: (v,) for n, v in QUICKNAT_28.items()}}
 
 
-def volume(numbering, part=-1):
-    """A bar of 8 voxels for each of the 28 classes, of its first or last number, and a bar of an unlisted one."""
+UNLISTED = {"freesurfer": 58, "challenge": 46, "index": 0}
+"""A structure that is none of the 28: right accumbens, which is the challenge's left putamen; cerebrospinal fluid, which
+is FreeSurfer's right cerebellar white matter."""
+
+
+def volume(numbering, part=-1, last=0):
+    """A bar of 8 voxels for each of the 28 classes, of its first or last number, and a bar of `last`."""
     array = np.zeros((29, 2, 4), np.int16)
     for index, name in enumerate(QUICKNAT_28):
         array[index] = NUMBERINGS[numbering][name][part]
-    array[28] = 0 if numbering == "index" else 250
+    array[28] = last
     return array
 
 
@@ -37,7 +42,7 @@ def folders(tmp_path):
 def test_28_classes_meet_in_any_two_numberings_without_a_flag(folders, predicted, true):
     predictions, labels, out = folders
     save(predictions / "a.nii.gz", volume(predicted, part=0))
-    save(labels / "a.nii.gz", volume(true))
+    save(labels / "a.nii.gz", volume(true, last=UNLISTED[true]))
     values = {name: numbers[0] for name, numbers in NUMBERINGS[predicted].items()}
     (predictions / "labels.json").write_text(json.dumps(values))
     summary = evaluate_folder(predictions, labels, out).summary

@@ -86,7 +86,8 @@ def _renumbered(truth: Dataset, shared: Mapping[int, int]) -> Dataset:
     kept = {0, truth.ignore}
     known = {*(truth.classes or {}).values(), *truth.relabel} - kept
     meant = {value: class_value(value, truth) for value in known}
-    relabel = {value: one if one in kept else shared.get(one, 0) for value, one in meant.items()}
+    strange = dict.fromkeys(set(shared.values()) - known - kept, 0)  # other things here, though classes there
+    relabel = strange | {value: one if one in kept else shared.get(one, 0) for value, one in meant.items()}
     return replace(
         truth,
         classes={
