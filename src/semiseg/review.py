@@ -36,7 +36,7 @@ README = """Segmentations to correct, the least trusted first.
 For each scan, in the order of the numbers:
   NNN_CASE.nii.gz              the segmentation: correct this file, and save it under the same name
   NNN_CASE_image...            the scan
-  NNN_CASE_uncertainty.nii.gz  0: certain, 1: at least two classes are equally likely
+  NNN_CASE_uncertainty.nii.gz  in bits: 0 is certain, 1 is as between two equally likely classes
 review.csv says which structure is likely to be the worst (look_at).
 
 3D Slicer: drag NNN_CASE_image and NNN_CASE_uncertainty into the window as volumes, and NNN_CASE.nii.gz as a
@@ -76,7 +76,7 @@ class Review:
 
     def text(self) -> str:
         """For the user."""
-        left = [f"{len(self.left_out)} scans were left out: the run has labels of them"] if self.left_out else []
+        left = [f"{len(self.left_out)} labelled, validation or test scans of the run left out"] * bool(self.left_out)
         failures = f", {len(self.failed)} failed (see failed.csv)" if self.failed else ""
         written = f"{self.out}: {len(self.done)} scans written, {len(self.kept)} already there{failures}"
         return "\n".join([*left, f"{written}; read README.txt there"])
@@ -227,7 +227,8 @@ def _write_case(
     scan, volumes = case_volumes(models, case, device)
     uncertainty = np.zeros(scan.geometry.shape, np.float32)
     index = most_probable(_adding_entropy(volumes, uncertainty))
-    values = np.array(list(models[0].plan.classes.values()))[index]
+    class_values = np.array(list(models[0].plan.classes.values()))
+    values = class_values[index]
     if scan_ending(case.images[0]) not in (".nii", ".nii.gz"):
         scan = new_scan(scan.array, scan.geometry.affine)
     if label.exists() and not np.array_equal(read_image(label).array, values):
@@ -238,7 +239,9 @@ def _write_case(
     for path, copy in zip(case.images, images, strict=True):
         _copy_image(path, copy)
     certain = out / f"{stem}_uncertainty.nii.gz"
-    write_like(certain, np.rint(255 * uncertainty.clip(0, 1)).astype(np.uint8), scan, scale=1 / 255)
+    most_bits = math.log2(len(class_values))  # all classes equally likely
+    steps = np.rint(255 * (uncertainty / most_bits).clip(0, 1)).astype(np.uint8)
+    write_like(certain, steps, scan, scale=most_bits / 255)
     write_like(label, values, scan)
     return {
         "number": number,
