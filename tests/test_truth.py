@@ -14,8 +14,7 @@ NUMBERINGS = {"freesurfer": FREESURFER, "challenge": CHALLENGE, "index": {n: (v,
 
 
 UNLISTED = {"freesurfer": 58, "challenge": 46, "index": 0}
-"""A structure that is none of the 28: right accumbens, which is the challenge's left putamen; cerebrospinal fluid, which
-is FreeSurfer's right cerebellar white matter."""
+"""None of the 28: right accumbens (the challenge's left putamen), CSF (FreeSurfer's right cerebellar white matter)."""
 
 
 def volume(numbering, part=-1, last=0):

@@ -60,7 +60,7 @@ class Evaluation:
 
 def evaluate_folder(
     predictions: Path,
-    labels: Path,
+    labels: Path | Dataset,
     out: Path,
     *,
     classes: Mapping[str, int] | str | None = None,
@@ -72,7 +72,7 @@ def evaluate_folder(
 ) -> Evaluation:
     """Score the files CASE.nii.gz in `predictions`; write metrics.csv, summary.json, manifest.json to `out`.
 
-    labels: a folder of label files CASE.nii.gz, or a dataset in any layout.
+    labels: a folder of label files CASE.nii.gz, or a dataset in any layout, opened or not.
     classes: name to value; the background (value 0) is never scored. Default: labels.json beside the
         predictions, else what the dataset declares, else every value found in any file, named by its number.
         Or a name or file as in training (`apply_table`): how to read the values in `labels`. Without it, labels
@@ -88,11 +88,12 @@ def evaluate_folder(
     Raises InputError if no case can be scored at all, and UserError for an argument that makes no sense.
     """
     started = time.perf_counter()
-    predictions, labels, out = Path(predictions), Path(labels), Path(out)
+    predictions, out = Path(predictions), Path(out)
     if not 0 <= tolerance_mm < np.inf:
         raise UserError(f"tolerance_mm: got {tolerance_mm}, expected a length of 0 mm or more; 1.0 is usual")
     predicted = _predicted_files(predictions)
-    truth = open_labels(labels)
+    truth = open_labels(labels if isinstance(labels, Dataset) else Path(labels))
+    labels = truth.root
     if isinstance(classes, str):
         truth, classes = apply_table(truth, classes), None
     files = {case.name: case.label for case in truth.cases if case.label is not None}

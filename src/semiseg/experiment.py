@@ -35,6 +35,7 @@ from semiseg.progress import say, set_quiet
 from semiseg.rank.volumes import reference_volumes
 from semiseg.recipes import load_recipe
 from semiseg.run import RunFolder
+from semiseg.score import scored_names
 from semiseg.settings import WORD, Settings
 from semiseg.train import Cases, Progress, TrainingConfig, fit
 
@@ -249,6 +250,8 @@ def train_run(
             f"training.patience: got {settings.training.patience} without validation scans, expected some to stop by; "
             "give --val, or leave it out"
         )
+    if settings.score:
+        scored_names(splits)  # raises before hours of training
     labelled_by = provenance(splits, dataset)
     if begun:
         refuse_changed(folder.provenance, labelled_by)

@@ -4,39 +4,40 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from semiseg.data.corrected import with_corrections
 from semiseg.data.splits import Splits
 from semiseg.errors import SomeCasesFailed, UserError
 from semiseg.evaluate import Evaluation, evaluate_folder
-from semiseg.experiment import RunSettings
 from semiseg.model import load_model
 from semiseg.predict import LoadedModel, predict_cases
 from semiseg.run import RunFolder
+
+if TYPE_CHECKING:
+    from semiseg.experiment import RunSettings
 
 
 def score_run(settings: RunSettings, out: Path, *, device: str = "auto", workers: int | None = None) -> Evaluation:
     """Segment the test scans of the run in `out` into `predictions`, and score them into `scores`, both inside it.
 
     Where validation scans chose another checkpoint than the last, that one's go to `predictions-last` and
-    `scores-last`. Finished work is kept. Raises UserError for a run without test scans, SomeCasesFailed if one of them
-    could not be segmented or scored.
+    `scores-last`. Test scans without a label are segmented, and not scored. Finished work is kept. Raises UserError for
+    a run without labelled test scans, SomeCasesFailed if one of them could not be segmented or scored.
     """
     folder, data = RunFolder(out), settings.data
     dataset = with_corrections(data.open(), data.corrected)
-    cases = Splits.load(folder.splits, dataset).test
-    if not cases:
-        raise UserError("--score: got a run without test scans, expected some; ask for them with --test")
+    splits = Splits.load(folder.splits, dataset)
+    names = scored_names(splits)
     evaluations = {}
     for ending, model in {**_last(folder), "": load_model(folder.path)}.items():  # the run's own scores complete it
         predictions, scores = folder.path / f"predictions{ending}", folder.path / f"scores{ending}"
-        predict_cases([model], cases, predictions, device=device)
+        predict_cases([model], splits.test, predictions, device=device)
         evaluations[ending] = evaluate_folder(
             predictions,
-            dataset.root,
+            dataset,  # as the run reads it: its layout and classes may have been asked for
             scores,
-            classes=data.classes,
-            cases=[case.name for case in cases],
+            cases=names,
             workers=workers or 1,
             overwrite=(scores / "failed.csv").exists(),  # what failed then may be there now
         )
@@ -46,6 +47,17 @@ def score_run(settings: RunSettings, out: Path, *, device: str = "auto", workers
                 "see failed.csv there"
             )
     return evaluations[""]
+
+
+def scored_names(splits: Splits) -> list[str]:
+    """The test scans that have a label. Raises UserError where none has."""
+    names = [case.name for case in splits.test if case.label is not None]
+    if not names:
+        raise UserError(
+            f"--score: got {len(splits.test)} test scan(s), none with a label, expected some to score; ask for them with "
+            "--test (and data.declared_splits=false where the dataset's own have no labels), or set score=false"
+        )
+    return names
 
 
 def _last(folder: RunFolder) -> dict[str, LoadedModel]:

@@ -18,11 +18,13 @@ from semiseg.errors import InputError
 Regions = dict[str, tuple[int, ...]]
 
 
-def open_labels(labels: Path) -> Dataset:
+def open_labels(labels: Path | Dataset) -> Dataset:
     """The cases of a folder of label files, or of a dataset in any layout, that have a label.
 
     Raises InputError where there is none.
     """
+    if isinstance(labels, Dataset):
+        return _labelled(labels)
     if (files := scan_files(labels)) and not layout_of(labels):
         # A folder of label files is often the labelsTr of a dataset.
         places = [place for place in (labels, labels.parent) if (place / "dataset.json").exists()]
@@ -31,11 +33,14 @@ def open_labels(labels: Path) -> Dataset:
         return Dataset(
             labels, "labels", cases, classes=declared.classes, regions=declared.regions, ignore=declared.ignore
         )
-    dataset = open_dataset(labels)
+    return _labelled(open_dataset(labels))
+
+
+def _labelled(dataset: Dataset) -> Dataset:
     orphans = (Case(case_name(path), (), path) for path in dataset.orphan_labels)
     labelled = {case.name: case for case in (*orphans, *dataset.cases) if case.label is not None}
     if not labelled:
-        raise InputError(f"{labels}: got no label file, expected CASE.nii.gz; point LABELS to the true labels")
+        raise InputError(f"{dataset.root}: got no label file, expected CASE.nii.gz; point LABELS to the true labels")
     return replace(dataset, cases=tuple(labelled.values()), notes=())
 
 

@@ -119,10 +119,7 @@ def _calibration_points(
         compared=compared,
     )  # fmt: skip
     predict_cases(models, unlabelled, folder / "predictions", overwrite=overwrite, device=device)
-    labels = data.open().root
-    evaluate_folder(
-        folder / "predictions", labels, folder / "scores", classes=data.classes, cases=names, overwrite=overwrite
-    )
+    evaluate_folder(folder / "predictions", data.open(), folder / "scores", cases=names, overwrite=overwrite)
     with (folder / "scores" / "metrics.csv").open(newline="", encoding="utf-8") as file:
         scored = [row for row in csv.DictReader(file) if row["state"] == "ok"]
     true = {(row["case"], *_structure(row)): float(row["dice"]) for row in scored}
