@@ -85,8 +85,8 @@ def test_validation_scans_that_are_gone(trained, tmp_path):
 
 
 def test_an_implausible_volume_is_pointed_out(trained, tmp_path):
-    image, _ = ball((40, 44, 30), 1)
-    scan = write_nifti(tmp_path / "huge.nii.gz", image, np.diag([4.0, 4.0, 4.0, 1.0]))
+    image, _ = ball((12, 14, 10), 1)
+    scan = write_nifti(tmp_path / "huge.nii.gz", image, np.diag([2.0, 2.0, 2.0, 1.0]))
     ranking = rank_scans([trained.run.model], [scan], tmp_path / "out", device="cpu")
     assert ranking.rows[1]["volume_z"] > 3
     assert "huge: implausible volume of ball: " in ranking.text()

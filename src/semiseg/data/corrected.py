@@ -9,7 +9,7 @@ import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -92,7 +92,7 @@ def read_corrections(folder: Path) -> list[Correction]:
             )
         if changed or status:
             who = (row.get("who") or "").strip()
-            kind = "corrected" if changed else "accepted"
+            kind: Literal["corrected", "accepted"] = "corrected" if changed else "accepted"
             found.append(Correction(case, tuple(written["images"]), label, kind, who, folder))
     return found
 
