@@ -88,6 +88,16 @@ def test_the_authors_arrays_lie_as_pictures(tmp_path):
     assert len(dataset.cases) == 3
 
 
+def test_names_do_not_depend_on_the_order_in_which_a_disk_lists_folders(tmp_path, monkeypatch):
+    for above in "ab":
+        pictures(tmp_path / above / "CT_COVID", "x.png")
+    listed = type(tmp_path).glob
+    monkeypatch.setattr(type(tmp_path), "glob", lambda self, pattern: sorted(listed(self, pattern), reverse=True))
+    first, second = open_dataset(tmp_path).cases
+    assert (first.name, first.images[0].parent.parent.name) == ("x", "a")
+    assert (second.name, second.images[0].parent.parent.name) == ("CT_COVID_x", "b")
+
+
 def test_pictures_are_unlabelled_cases_wherever_the_repository_lies(tmp_path):
     root = medseg(tmp_path / "data")
     pictures(root / "COVID-CT" / "Images-processed" / "CT_COVID", "2020.01%0.png", "a.jpg", "._a.jpg")

@@ -113,6 +113,20 @@ def test_ct_without_foreground(tmp_path):
         measure(dataset_of(tmp_path, channels=("CT",)), splits_of([case]))
 
 
+def test_no_ct_window_is_measured_where_one_is_given(tmp_path):
+    image = noise()
+    image[3:] = 0
+    case = case_of(tmp_path, "a", image, np.zeros(SHAPE, np.uint8))
+    given = {"scheme": "window", "low": -9, "high": 9}
+    plan = make_plan(
+        dataset_of(tmp_path, channels=("ct",), classes={"background": 0, "a": 1}),
+        splits_of([case]),
+        overrides={"normalisation": given},
+    )
+    assert (plan.normalisation[0].low, plan.normalisation[0].high) == (-9, 9)
+    assert not plan.crop_nonzero  # CT all the same
+
+
 def test_undeclared_modality_is_treated_as_mr(tmp_path):
     found = measure(dataset_of(tmp_path), splits_of([labelled(tmp_path)]))
     assert found.channels == ("undeclared",)

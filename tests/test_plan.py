@@ -15,6 +15,20 @@ def test_saved_and_loaded(tmp_path):
     assert list(loaded.classes) == ["background", "b", "a"]  # the order is the network's
 
 
+def test_a_saved_plan_lists_relabelled_values_in_ranges(tmp_path):
+    relabel = {1000: 3, 1002: 3, 1001: 3, 5: 3, 2000: 0, -2: 0}
+    plan = make_plan(classes={"background": 0, "cortex": 3}, relabel=relabel)
+    plan.save(tmp_path / "plan.json")
+    assert json.loads((tmp_path / "plan.json").read_text())["relabel"] == {"0": "-2, 2000", "3": "5, 1000-1002"}
+    assert Plan.load(tmp_path / "plan.json") == plan
+    for given, message in (
+        ({"3": "1000-"}, r"relabel: got '1000-', expected values and ranges, as in '1000-1035, 11100'"),
+        ({"3": "1-4", "0": "4"}, "relabel: got 4 twice, expected each value once"),
+    ):
+        with pytest.raises(UserError, match=message):
+            make_plan(relabel=given)
+
+
 def test_axes():
     assert make_plan().prepared_axes == (0, 1, 2)
     plan = make_plan(dims=2, slice_axis=1, patch=(8, 8), spacing_mm=(1.0, None, 3.0))
@@ -49,7 +63,8 @@ NETWORK = {"widths": (8, 16), "strides": ((2, 2, 2),)}
         ({"crop_box": [[-1, 8], None, None]}, r"crop_box.0: got \(-1, 8\), expected a first voxel of at least"),
         ({"crop_box": [[1, 8], None]}, "crop_box"),
         ({"resize": [None, 0, None]}, "resize.1: got 0, input should be greater than or equal to 1"),
-        ({"normalisation": [{"eight_bit": True}]}, "normalisation of MRI.eight_bit: got True, expected false with"),
+        ({"normalisation": [{"eight_bit": True}]}, "normalisation of MRI.eight_bit: got True, expected nothing, as z"),
+        ({"normalisation": [{"low": -9}]}, "normalisation of MRI.low: got -9.0, expected nothing, as zscore does not"),
         (
             {"normalisation": [{"scheme": "window", "low": 5, "high": 5}]},
             ".* MRI.high: got 5.0, expected more than low",

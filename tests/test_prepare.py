@@ -7,6 +7,7 @@ from test_space import make_plan
 
 from semiseg.data import prepare as module
 from semiseg.data.dataset import Case
+from semiseg.data.plan import Plan
 from semiseg.data.prepare import prepare_cases
 from semiseg.errors import InputError
 from semiseg.experiment import RunSettings, prepare_dataset
@@ -268,6 +269,13 @@ def test_real_scans(real_data):
         assert abs(image.mean()) < 0.1
         assert abs(image.std() - 1) < 0.1
         assert set(np.unique(prepared.open_label())) == {0, 1, 2}
+
+
+def test_a_plan_that_was_saved_finds_what_was_prepared(case, tmp_path):
+    plan = make_plan(classes={"background": 0, "both": 1}, relabel={5: 1, 2: 1, 4: 0})
+    plan.save(tmp_path / "plan.json")
+    (made,), (found,) = prepare_cases([case], plan), prepare_cases([case], Plan.load(tmp_path / "plan.json"))
+    assert made == found
 
 
 def test_relabelled_values_are_their_class(case):

@@ -54,8 +54,8 @@ def scored_names(splits: Splits) -> list[str]:
     names = [case.name for case in splits.test if case.label is not None]
     if not names:
         raise UserError(
-            f"--score: got {len(splits.test)} test scan(s), none with a label, expected some to score; ask for them with "
-            "--test (and data.declared_splits=false where the dataset's own have no labels), or set score=false"
+            f"--score: got {len(splits.test)} test scan(s), none with a label, expected some to score; ask for them "
+            "with --test (and data.declared_splits=false where the dataset's own have no labels), or set score=false"
         )
     return names
 

@@ -51,8 +51,7 @@ class Fingerprint:
     @property
     def crop_nonzero(self) -> bool:
         """Whether scans are mostly zero outside. Never with CT, where zero is water."""
-        ct = any(rule.scheme == "window" for rule in self.normalisation)
-        return not ct and float(np.median(self.zero_shares)) > MOSTLY_ZERO
+        return not any(map(_is_ct, self.channels)) and float(np.median(self.zero_shares)) > MOSTLY_ZERO
 
     def summary(self) -> dict[str, Any]:
         """For the reader of a plan."""
@@ -84,12 +83,15 @@ def make_plan(
     """
     declared = ("channel_suffix", "relabel", "other_is_background", "regions")
     overrides = {**{key: getattr(dataset, key) for key in declared}, **(overrides or {})}
-    measured = measure(dataset, splits, workers)
+    measured = measure(dataset, splits, workers, windows="normalisation" not in overrides)
     return plan_from(measured, dims=dims, memory_gb=memory_gb, unlabelled_ratio=unlabelled_ratio, overrides=overrides)
 
 
-def measure(dataset: Dataset, splits: Splits, workers: int = 1) -> Fingerprint:
-    """The fingerprint of a dataset's labelled, unlabelled and validation scans, test scans left out."""
+def measure(dataset: Dataset, splits: Splits, workers: int = 1, *, windows: bool = True) -> Fingerprint:
+    """The fingerprint of a dataset's labelled, unlabelled and validation scans, test scans left out.
+
+    windows: measure those of CT; not needed where the plan's normalisation is given.
+    """
     cases = splits.not_test
     facts = all_facts(cases, workers)
     images = [_readable(case, facts[case.name]) for case in cases]
@@ -109,11 +111,15 @@ def measure(dataset: Dataset, splits: Splits, workers: int = 1) -> Fingerprint:
         spacings_mm=tuple(ras_spacing(scans[0].geometry) for scans in images),
         zero_shares=tuple(min(scan.zero_share for scan in scans) for scans in images),
         normalisation=tuple(
-            _window(splits.labelled, channel, dataset) if name.upper() == "CT" else Normalisation()
+            _window(splits.labelled, channel, dataset) if windows and _is_ct(name) else Normalisation()
             for channel, name in enumerate(channels)
         ),
         ignore=dataset.ignore,
     )
+
+
+def _is_ct(channel: str) -> bool:
+    return channel.upper() == "CT"
 
 
 def _readable(case: Case, facts: CaseFacts) -> list[ImageFacts]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
-from typing import Protocol
+from itertools import groupby
+from typing import Any, Protocol
 
 import numpy as np
 from jaxtyping import Int
@@ -47,3 +49,39 @@ def undeclared(values: Iterable[int], declared: Declared) -> list[int]:
 
 def _is_known(value: int, declared: Declared) -> bool:
     return value in (declared.classes or {}).values() or value == declared.ignore
+
+
+def listed(relabel: Mapping[int, int]) -> dict[str, str]:
+    """For people: class value to the further values that stand for it, as in `{"3": "1000-1035, 11100"}`."""
+    result = {}
+    for meant in sorted(set(relabel.values())):
+        values = sorted(value for value, other in relabel.items() if other == meant)
+        runs = [[value for _, value in run] for _, run in groupby(enumerate(values), key=lambda at: at[1] - at[0])]
+        result[str(meant)] = ", ".join(f"{run[0]}-{run[-1]}" if len(run) > 1 else str(run[0]) for run in runs)
+    return result
+
+
+def one_by_one(relabel: Any) -> Any:
+    """What `listed` made, as further value to class value; entries of that form, and what is no mapping, stay.
+
+    Raises ValueError for what is neither, and for a value that comes twice.
+    """
+    if not isinstance(relabel, Mapping):
+        return relabel
+    result: dict[Any, Any] = {}
+    for key, value in relabel.items():
+        pairs = {key: value} if not isinstance(value, str) else dict.fromkeys(_spread(value), key)
+        if twice := sorted(result.keys() & pairs.keys()):
+            raise ValueError(f"got {twice[0]} twice, expected each value once; remove one")
+        result |= pairs
+    return result
+
+
+def _spread(text: str) -> list[int]:
+    values: list[int] = []
+    for part in text.split(","):
+        match = re.fullmatch(r"\s*(-?\d+)(?:-(-?\d+))?\s*", part)
+        if not match:
+            raise ValueError(f"got {text!r}, expected values and ranges, as in '1000-1035, 11100'; correct it")
+        values += range(int(match[1]), int(match[2] or match[1]) + 1)
+    return values

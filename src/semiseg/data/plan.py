@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
+from semiseg.data.label_values import listed, one_by_one
 from semiseg.errors import InputError, UserError
 from semiseg.files import write_json
 from semiseg.settings import Settings
@@ -43,7 +44,10 @@ class Normalisation(Settings):
     def check(self, where: str) -> None:
         """Raise UserError, naming the key as `where.key`, if values do not go together."""
         window = self.scheme == "window"
-        _require(window or not self.eight_bit, f"{where}.eight_bit", True, f"false with {self.scheme}, or window")
+        for key in ("low", "high", "mean", "deviation", "eight_bit"):
+            value = getattr(self, key)
+            unused = value == type(self).model_fields[key].default
+            _require(window or unused, f"{where}.{key}", value, f"nothing, as {self.scheme} does not use it, or window")
         _require(not window or self.low < self.high, f"{where}.high", self.high, f"more than low, {self.low}")
 
 
@@ -175,8 +179,9 @@ class Plan(Settings):
     """Name to value in the label files. The order is the network's; the first is the background."""
     ignore: int | None = None
     """Value in the label files that means 'not annotated'."""
-    relabel: dict[int, int] = Field(default_factory=dict)
-    """Further values in the label files, and the value of `classes` that each stands for."""
+    relabel: Annotated[dict[int, int], BeforeValidator(one_by_one)] = Field(default_factory=dict)
+    """Further values in the label files, and the value of `classes` that each stands for. In plan.json, the other way
+    round and with ranges: `{"3": "1000-1035, 11100"}`."""
     other_is_background: bool = False
     """Values in the label files that are none of all these stand for the background."""
     regions: dict[str, tuple[int, ...]] = Field(default_factory=dict)
@@ -301,7 +306,7 @@ class Plan(Settings):
                 _require(other == name, f"{where}.train_on", self.train_on, expected)
 
     def save(self, path: Path) -> None:
-        write_json(path, self.model_dump(mode="json"))
+        write_json(path, self.model_dump(mode="json") | {"relabel": listed(self.relabel)})
 
     @classmethod
     def load(cls, path: Path) -> Plan:

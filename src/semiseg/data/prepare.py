@@ -145,6 +145,7 @@ def _label_folder(case: Case, plan: Plan, image: Path, folder: Path) -> Path | N
     if case.label is None:
         return None
     meaning = plan.model_dump(mode="json", include={"relabel", "other_is_background", "ignore"})
+    meaning["relabel"] = dict(sorted(meaning["relabel"].items()))  # a saved plan lists them in another order
     return folder / "labels" / _key([image.name, list(plan.classes.values()), meaning, _hash(case.label)])
 
 

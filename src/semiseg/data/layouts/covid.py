@@ -1,6 +1,6 @@
 """COVID-19 CT: stacked slices of MedSeg or of ROAM's authors, and the pictures of UCSD-AI4H COVID-CT.
 
-MedSeg's `tr_im.nii.gz` holds 100 slices of as many patients, `tr_mask.nii.gz` their labels (1 ground glass,
+MedSeg's `tr_im.nii.gz` holds 100 slices of more than 40 patients, `tr_mask.nii.gz` their labels (1 ground glass,
 2 consolidation, 3 pleural effusion), `tr_lungmasks_updated.nii.gz` the lungs; ROAM's authors have the slices as
 `COVID.npy` and one label array with the lungs as value 1. Stacks are unpacked into the cache once, a file a slice.
 """
@@ -89,7 +89,8 @@ def _picture_folders(root: Path) -> list[Path]:
     """Also in the repository that they are shared in, `COVID-CT/Images-processed`."""
     if not root.is_dir():
         return []
-    folders = chain.from_iterable(root.glob(f"{above}{name}") for above in ("", "*/", "*/*/") for name in _PICTURES)
+    patterns = [f"{above}{name}" for above in ("", "*/", "*/*/") for name in _PICTURES]
+    folders = chain.from_iterable(sorted(root.glob(pattern)) for pattern in patterns)
     return [folder for folder in folders if scan_files(folder)]
 
 
