@@ -15,6 +15,7 @@ from semiseg.progress import set_quiet
 
 if TYPE_CHECKING:
     from semiseg.data.check import CheckReport
+    from semiseg.shards import Shard
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -60,6 +61,10 @@ LauncherName = Annotated[str, typer.Option("--launcher", help="local, slurm or d
 Jobs = Annotated[int | None, typer.Option(min=1, help="At the same time; default: GPUs, else cores.")]
 Scheduler = Annotated[str | None, typer.Option(help="Address of a dask scheduler; default: one is started here.")]
 Slurm = Annotated[list[str] | None, typer.Option(help="One setting, such as partition=gpu. Repeatable.")]
+ShardFlag = Annotated[str | None, typer.Option("--shard", help="I/N: only every N-th scan, from the I-th on.")]
+Shared = Annotated[
+    str | None, typer.Option("--launcher", help="Share the scans out over --jobs: local, slurm or dask.")
+]
 
 
 @app.command()
@@ -215,6 +220,7 @@ def train(
 
 @app.command()
 def predict(
+    context: typer.Context,
     paths: Annotated[
         list[Path],
         typer.Argument(help="Runs or models, then the scans: a folder, or files.", metavar="RUN_OR_MODEL... INPUT..."),
@@ -232,6 +238,11 @@ def predict(
     overlay: Annotated[bool, typer.Option("--overlay", help="Draw pictures into OUT/overlays.")] = False,
     truth: Annotated[Path | None, typer.Option(help="True labels to draw beside: a folder, or a dataset.")] = None,
     beside: Annotated[Path | None, typer.Option(help="Another run or model to draw beside.")] = None,
+    shard: ShardFlag = None,
+    launcher: Shared = None,
+    jobs: Jobs = None,
+    scheduler: Scheduler = None,
+    slurm: Slurm = None,
     overwrite: Overwrite = False,
     device: Device = "auto",
     as_json: AsJson = False,
@@ -241,11 +252,12 @@ def predict(
     from semiseg.segment import segment
 
     set_quiet(quiet)
+    part, overwrite = _shared_out(locals(), "overlay", "truth", "beside")
     models, scans = _models_and_scans(paths)
     made = segment(
         models, scans, out, only=cases, checkpoint=_one_of(checkpoint, "--checkpoint", ("best", "last")),
         probabilities=probabilities, tta=tta, keep_largest=keep_largest, overwrite=overwrite, device=device,
-        overlay=overlay, truth=truth, beside=beside,
+        overlay=overlay, truth=truth, beside=beside, shard=part,
     )  # fmt: skip
     if as_json:
         print(json.dumps({"done": made.done, "skipped": made.skipped, "failed": dict(made.failed)}, indent=2))
@@ -256,6 +268,7 @@ def predict(
 
 @app.command()
 def evaluate(
+    context: typer.Context,
     predictions: Annotated[Path, typer.Argument(help="Folder of predicted label maps.")],
     labels: Annotated[Path, typer.Argument(help="Folder of label maps, or a dataset.")],
     out: Out,
@@ -263,6 +276,11 @@ def evaluate(
         str | None, typer.Option(help="How to read LABELS: roam28, or a file `name: [values]`, as in training.")
     ] = None,
     tolerance_mm: Annotated[float, typer.Option("--tolerance-mm", help="For the surface Dice.")] = 1.0,
+    shard: ShardFlag = None,
+    launcher: Shared = None,
+    jobs: Jobs = None,
+    scheduler: Scheduler = None,
+    slurm: Slurm = None,
     overwrite: Overwrite = False,
     workers: Workers = None,
     as_json: AsJson = False,
@@ -272,9 +290,11 @@ def evaluate(
     from semiseg.evaluate import evaluate_folder
 
     set_quiet(quiet)
+    part, overwrite = _shared_out(locals())
     result = evaluate_folder(
-        predictions, labels, out, classes=classes, tolerance_mm=tolerance_mm, workers=workers or 1, overwrite=overwrite
-    )
+        predictions, labels, out, classes=classes, tolerance_mm=tolerance_mm, workers=workers or 1,
+        overwrite=overwrite, shard=part,
+    )  # fmt: skip
     print(json.dumps(result.summary, indent=2) if as_json else _score_table(result.summary))
     raise typer.Exit(result.exit_code)
 
@@ -489,6 +509,51 @@ def demo(
 
     set_quiet(quiet)
     run_demo(out, device=device, seed=seed)
+
+
+def _shared_out(given: dict[str, Any], *left_out: str) -> tuple[Shard | None, bool]:
+    """Run the shards of a command, if it has a launcher; what it is still to do: its shard, and whether to overwrite.
+
+    given: the command's own variables. left_out: flags that are not for shards.
+    """
+    name, jobs, out, overwrite = given["launcher"], given["jobs"], given["out"], given["overwrite"]
+    if given["shard"] is not None:
+        from semiseg.shards import Shard
+
+        if name or jobs:
+            raise UserError("--shard: got it with --launcher or --jobs, which make shards; leave one out")
+        return Shard.parse(given["shard"]), overwrite
+    if not (name or jobs):
+        for flag in ("scheduler", "slurm"):
+            if given[flag]:
+                raise UserError(f"--{flag}: got {given[flag]!r} without --launcher, expected one; name it")
+        return None, overwrite
+    from semiseg.bench.launchers import launcher_named
+    from semiseg.shards import run_shards, shards_folder
+
+    where = launcher_named(
+        name or "local", None if given["scheduler"] else jobs, shards_folder(out) / "slurm",
+        device=given.get("device", "cpu"), scheduler=given["scheduler"], slurm=_assigned(given["slurm"]),
+    )  # fmt: skip
+    count = jobs or where.at_once
+    if count is None:
+        raise UserError(f"--jobs: got none with --launcher {name}, expected how many share the scans; say --jobs 8")
+    ours = ("launcher", "jobs", "scheduler", "slurm", "quiet", "as_json", *left_out)
+    run_shards(_words(given["context"], ours), out, where, count, overwrite=overwrite)
+    return None, False
+
+
+def _words(context: typer.Context, left_out: tuple[str, ...]) -> list[str]:
+    """The command line that is being carried out, without some of its flags."""
+    words = [str(context.info_name)]
+    for parameter in context.command.params:
+        value = context.params[str(parameter.name)]
+        if parameter.name in left_out or value is None or value is False:
+            continue
+        for one in value if isinstance(value, list | tuple) else [value]:
+            flag = [] if parameter.param_type_name == "argument" else [parameter.opts[0]]
+            words += flag if one is True else [*flag, str(one)]
+    return words
 
 
 def _models_and_scans(paths: list[Path]) -> tuple[list[Path], list[Path]]:

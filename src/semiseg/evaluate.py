@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import difflib
 import json
+import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -28,6 +29,7 @@ from semiseg.files import replacing, write_json
 from semiseg.manifest import MANIFEST, file_hashes, write_manifest
 from semiseg.metrics import compare
 from semiseg.processes import each
+from semiseg.shards import Shard, read_parts, shards_folder, write_part
 from semiseg.summary import DISTANCES, OVERLAPS, Row, ScoredCase, State, Tally
 from semiseg.truth import Regions, as_predicted, open_labels
 from semiseg.types import Geometry
@@ -69,6 +71,7 @@ def evaluate_folder(
     workers: int = 1,
     cases: Sequence[str] | None = None,
     overwrite: bool = False,
+    shard: Shard | None = None,
 ) -> Evaluation:
     """Score the files CASE.nii.gz in `predictions`; write metrics.csv, summary.json, manifest.json to `out`.
 
@@ -84,6 +87,7 @@ def evaluate_folder(
         that have a label. One without a prediction gets Dice 0 and state `missing`; one whose files differ in
         grid or cannot be read is not scored; both are in `failed` and failed.csv, and make `exit_code` 4.
     overwrite: replace an evaluation of other files or settings. One of the same is not computed again.
+    shard: score only its cases, into `out/shards`; without one, the scores that are there are put together.
 
     Raises InputError if no case can be scored at all, and UserError for an argument that makes no sense.
     """
@@ -115,7 +119,7 @@ def evaluate_folder(
         "tolerance_mm": tolerance_mm,
         "cases": selected,
     }
-    earlier = _earlier_result(out, inputs, settings, overwrite)
+    earlier = None if shard else _earlier_result(out, inputs, settings, overwrite)
     if earlier is not None:
         return earlier
 
@@ -124,15 +128,26 @@ def evaluate_folder(
     tasks = [_Task(*pair, structures, meaning, tolerance_mm) for pair in pairs]
     tally = Tally(named, regions)
     tally.notes += notes
+    files_of = {case: [path for path in paths if path is not None and path.is_file()] for case, *paths in pairs}
+    if shard:
+        own = list(each(_score, shard.of(tasks), "Scoring", workers))
+        for scored in own:
+            tally.add(scored)
+        write_part(out, shard, settings, own, files_of)
+        return Evaluation(out, tally.summary())
+    parts = read_parts(out, settings, files_of)
+    missing = each(_score, [task for task in tasks if task.case not in parts], "Scoring", workers)
     with (
         replacing(out / "metrics.csv") as temporary,
         temporary.open("w", newline="", encoding="utf-8") as file,
     ):
         writer = csv.DictWriter(file, COLUMNS)  # None becomes an empty cell
         writer.writeheader()
-        for scored in each(_score, tasks, "Scoring", workers):
+        for task in tasks:
+            scored = parts[task.case] if task.case in parts else next(missing)
             writer.writerows(scored.rows)
             tally.add(scored)
+        next(missing, None)  # to its end: it may hold processes
     unscored = [case for case in predicted if case not in files and not _is_probability(case, predicted)]
     summary = {**tally.summary(), "unscored": unscored, "tolerance_mm": tolerance_mm, "ignore": ignore}
     write_json(out / "summary.json", summary)
@@ -142,6 +157,7 @@ def evaluate_folder(
         _write_failed(out / "failed.csv", tally.failed)
     duration_s = time.perf_counter() - started
     write_manifest(out, "evaluate", inputs, map(Path, outputs), duration_s, settings=settings)
+    shutil.rmtree(shards_folder(out), ignore_errors=True)
     return Evaluation(out, summary)
 
 

@@ -7,6 +7,7 @@ import csv
 import hashlib
 import io
 import json
+import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -37,6 +38,7 @@ from semiseg.files import write_json, write_text
 from semiseg.manifest import MANIFEST, write_manifest
 from semiseg.methods.method import forward_frozen
 from semiseg.progress import say, track
+from semiseg.shards import refuse_other_predictions, shards_folder
 from semiseg.transforms.warp import Warp
 
 VIEWS = ((7.0, 1.0), (-7.0, 1.0), (0.0, 1.1), (0.0, 0.9))
@@ -114,6 +116,7 @@ def predict_cases(
     keep_largest: bool = False,
     overwrite: bool = False,
     device: str = "auto",
+    describe_in: Path | None = None,
 ) -> Predictions:
     """Segment cases and write `CASE.nii.gz` with the input's grid and header and the dataset's label values.
 
@@ -126,7 +129,8 @@ def predict_cases(
     already there are skipped, and refused if they were made by other weights or settings.
 
     Beside the predictions lie labels.json (name to value), labels.txt (ITK-SNAP), labels.ctbl (3D Slicer) and
-    manifest.json. A case that fails is reported, listed in failed.csv and does not stop the others.
+    manifest.json. A case that fails is reported, listed in failed.csv and does not stop the others. describe_in: of a
+    shard, where these two go.
 
     Raises UserError for models that do not go together, an unknown device, or predictions of other models in
     `out`; OutOfMemory if memory runs out; OSError where `out` cannot be written to.
@@ -142,8 +146,10 @@ def predict_cases(
     skipped = tuple(case.name for case, is_there in zip(cases, there, strict=True) if is_there)
     wanted = [case for case, is_there in zip(cases, there, strict=True) if not is_there]
     made_by = {"weights": [weights_hash(model) for model in models], "tta": tta, "keep_largest": keep_largest}
-    if skipped:
-        _refuse_other_predictions(out, made_by)
+    if overwrite:
+        (out / MANIFEST).unlink(missing_ok=True)  # it would speak for files of other weights if this is interrupted
+    elif skipped or describe_in:
+        refuse_other_predictions(out, made_by)
     done: list[str] = []
     failed: dict[str, str] = {}
     for case in track(wanted, "Predicting"):
@@ -159,10 +165,10 @@ def predict_cases(
                 "classes; use --device cpu or fewer models, or lower batch and patch in the plan"
             ) from None
     write_tables(out, plan.classes)
-    write_failures(out, failed)
+    write_failures(describe_in or out, failed)
     outputs = [file for files in written for file in files if file.exists()]
     write_manifest(
-        out,
+        describe_in or out,
         "predict",
         [path for case in cases for path in case.images if path.is_file()],
         [*outputs, *(out / name for name in ("labels.json", "labels.txt", "labels.ctbl"))],
@@ -173,31 +179,14 @@ def predict_cases(
         labels=plan.model_dump(mode="json", include={"relabel", "other_is_background", "regions"}),
         **made_by,
     )
+    if describe_in is None:
+        shutil.rmtree(shards_folder(out), ignore_errors=True)  # described by this manifest now
     return Predictions(tuple(done), skipped, failed)
 
 
 def weights_hash(model: LoadedModel) -> str:
     """128 bits that tell one set of weights from another, as 32 hexadecimal digits."""
     return hashlib.blake2b(save(model.network.state_dict()), digest_size=16).hexdigest()
-
-
-def _refuse_other_predictions(out: Path, made_by: Mapping[str, Any]) -> None:
-    """Predictions of two models in one folder would be scored as those of one."""
-    manifest = out / MANIFEST
-    if not manifest.exists():  # interrupted before its end
-        return
-    try:
-        before = json.loads(manifest.read_text(encoding="utf-8"))
-        changed = [key for key, value in made_by.items() if before.get(key, value) != value]
-    except (ValueError, AttributeError) as error:
-        raise UserError(
-            f"{manifest}: got {error!r}, expected the manifest of earlier predictions; choose another --out"
-        ) from None
-    if changed:
-        raise UserError(
-            f"{out}: got predictions made with other {', '.join(changed)}, expected the same for all; "
-            "pass --overwrite to replace them, or choose another --out"
-        )
 
 
 def chosen_device(name: str) -> torch.device:

@@ -13,6 +13,7 @@ from semiseg.data.layouts import open_inputs
 from semiseg.errors import InputError, UserError
 from semiseg.model import load_model
 from semiseg.predict import LoadedModel, Predictions, predict_cases
+from semiseg.shards import Shard
 
 
 def segment(
@@ -30,22 +31,27 @@ def segment(
     overlay: bool = False,
     truth: Path | None = None,
     beside: Path | None = None,
+    shard: Shard | None = None,
 ) -> Predictions:
     """Segment files, folders of images or datasets of any layout with one or more runs or models (averaged).
 
     only: a file of case names, one a line, or a run's splits.json, which means its test scans. checkpoint: of runs;
     default: their exported model. overlay: draw the predictions into `out/overlays`, beside the labels in `truth` (or
     in scans that are datasets; they are opened after prediction only) and beside the predictions of the run or model
-    `beside`, which go to `out/beside`. The rest as in `predict_cases`.
+    `beside`, which go to `out/beside`. shard: only its cases; without one, what shards left in `out/shards` is put
+    together. The rest as in `predict_cases`.
 
-    Raises UserError for `truth` or `beside` without `overlay`, or a `beside` of other classes.
+    Raises UserError for `truth` or `beside` without `overlay`, `overlay` of a shard, or a `beside` of other classes.
     """
+    if overlay and shard:
+        raise UserError("--overlay: got it with --shard, expected one of them; draw when all shards are there")
     if not overlay and (truth or beside):
         flag = "--truth" if truth else "--beside"
         raise UserError(f"{flag}: got {truth or beside} without --overlay, expected both; add --overlay")
     if truth and not truth.exists():
         raise UserError(f"--truth: got {truth}, expected label files or a dataset; no such file or folder")
     loaded, cases = models_and_cases(models, scans, only, checkpoint)
+    cases = shard.of(cases) if shard else cases
     other = load_model(beside, checkpoint) if beside else None
     if other and list(other.plan.classes.items()) != list(loaded[0].plan.classes.items()):
         raise UserError(
@@ -56,7 +62,7 @@ def segment(
     def predicted(with_models: Sequence[LoadedModel], folder: Path) -> Predictions:
         return predict_cases(
             with_models, cases, folder, probabilities=probabilities, tta=tta, keep_largest=keep_largest,
-            overwrite=overwrite, device=device,
+            overwrite=overwrite, device=device, describe_in=shard.folder(folder) if shard else None,
         )  # fmt: skip
 
     made = predicted(loaded, out)

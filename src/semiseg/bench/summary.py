@@ -117,18 +117,18 @@ def write_summary(lines: Sequence[Line], path: Path) -> None:
     """summary.csv: intervals as three columns each."""
     rows = [_flat(values) for values in to_json(lines)]
     with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        names = list(dict.fromkeys(name for row in rows for name in row))
-        writer = csv.DictWriter(file, names, restval="")
+        writer = csv.DictWriter(file, rows[0] if rows else ["method"])
         writer.writeheader()
         writer.writerows(rows)
 
 
 def _flat(values: dict[str, Any]) -> dict[str, Any]:
+    parts = dict.fromkeys(("dice", "difference", "bridging"), ("mean", "low", "high")) | {"verdict": ("kind", "text")}
     flat: dict[str, Any] = {}
     for name, value in values.items():
-        if isinstance(value, dict):
-            flat |= {name if part == "mean" else f"{name}_{part}": inner for part, inner in value.items()}
-        else:
+        for part in parts.get(name, ()):
+            flat[name if part == "mean" else f"{name}_{part}"] = value[part] if value else None
+        if name not in parts:
             flat[name] = value
     return flat
 
