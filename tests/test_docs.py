@@ -216,3 +216,13 @@ def test_make_has_the_targets_that_the_readme_and_the_automation_name():
     assert {"demo", "test", "test-slow"} == set(named)
     for target in named:
         assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.M)
+
+
+def test_the_tests_that_the_table_of_the_originals_names_are_there():
+    text = (ROOT / "docs" / "originals.md").read_text(encoding="utf-8")
+    named = re.findall(r"(test_\w+\.py)(?:::(\w+)\[([\w-]+)\])?", text)
+    assert len(named) > 30
+    for file, function, parameter in named:
+        source = (ROOT / "tests" / file).read_text(encoding="utf-8")
+        assert f"def {function}" in source
+        assert f'"{parameter}"' in source or not parameter
