@@ -7,7 +7,7 @@ from test_every_method import batch_of
 
 from semiseg.draws import Draws
 from semiseg.methods import build_method
-from semiseg.methods.method import measure_statistics, move_towards
+from semiseg.methods.method import forward_frozen, measure_statistics, move_towards
 
 
 def network_with_batch_norm():
@@ -43,3 +43,26 @@ def test_a_training_step_measures_them_on_the_images_of_both_streams():
     images = torch.cat([batch.image, batch.unlabelled])
     expected = 0.1 * method.average[0](images).mean((0, 2, 3))
     torch.testing.assert_close(method.average[1].running_mean, expected)
+
+
+def test_statistics_are_those_that_prediction_meets_without_dropout():
+    network = torch.nn.Sequential(torch.nn.Conv2d(1, 3, 1), torch.nn.Dropout(0.5), torch.nn.BatchNorm2d(3))
+    method = build_method("supervised", network, {"ema": 0.9})
+    method.train()  # as the loop does at every step: the average goes along
+    x = torch.randn(4, 1, 5, 5)
+    measure_statistics(method.average, x)
+    features = method.average[0](x)
+    torch.testing.assert_close(method.average[2].running_mean, 0.1 * features.mean((0, 2, 3)))
+
+
+def test_a_frozen_pass_leaves_no_weights_without_gradient_behind():
+    """Older releases of torch reuse weights that were cast in the frozen pass: the next one would learn nothing."""
+    seen = []
+    network = torch.nn.Conv2d(1, 2, 1)
+    network.register_forward_hook(lambda *_: seen.append(torch.is_autocast_cache_enabled()))
+    x = torch.randn(2, 1, 3, 3)
+    with torch.autocast("cpu", torch.bfloat16):
+        forward_frozen(network, x)
+        network(x).float().sum().backward()
+    assert seen == [False, True]
+    assert network.weight.grad.abs().sum() > 0

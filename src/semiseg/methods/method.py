@@ -134,7 +134,7 @@ class Method(nn.Module, ABC):
 
 
 def frozen_copy(network: nn.Module) -> nn.Module:
-    """A copy that receives no gradient and stays in evaluation mode."""
+    """A copy in evaluation mode that receives no gradient."""
     return copy.deepcopy(network).requires_grad_(False).eval()
 
 
@@ -157,6 +157,7 @@ def measure_statistics(average: nn.Module, x: Float[Tensor, "b c *spatial"]) -> 
     segmented next to nothing (docs/log.md). Nothing is done, and nothing costs, without batch norm.
     """
     if norms := _batch_norms(average):
+        average.eval()  # without dropout, as it predicts; a method in training takes it along
         for norm in norms:
             norm.train()
         average(x)
@@ -176,12 +177,16 @@ def forward_frozen(network: nn.Module, x: Float[Tensor, "b c *spatial"]) -> Floa
     A guess made in training mode would move the batch statistics towards unlabelled data.
     """
     modes = [(module, module.training) for module in network.modules()]
+    cached = torch.is_autocast_cache_enabled()
     network.eval()
+    # weights cast to 16 bits here would have no gradient, and older torch gives them to the next pass (pytorch#112583)
+    torch.set_autocast_cache_enabled(False)
     try:
         with torch.no_grad():
             logits: Tensor = network(x)
         return logits
     finally:
+        torch.set_autocast_cache_enabled(cached)
         for module, mode in modes:
             module.training = mode
 
