@@ -210,6 +210,19 @@ def test_a_chosen_mirror_is_always_applied():
     torch.testing.assert_close(warped, x.flip(2, 3), atol=1e-4, rtol=0)
 
 
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"flip": [2]}, r"warp.flip: got 2, expected axes below 2, the number of the picture's; leave it out"),
+        ({"scale": [0, 1.1]}, r"warp: scale \(0.0, 1.1\): expected two magnifications over 0, the smaller first"),
+        ({"scale": [1.1, 0.9]}, r"warp: scale \(1.1, 0.9\): expected two magnifications over 0, the smaller first"),
+    ],
+)
+def test_warps_that_are_not_possible(values, message):
+    with pytest.raises(UserError, match=message):
+        draw(WarpConfig.parse(values, "warp"), (7, 8))
+
+
 @pytest.mark.parametrize("config", [WarpConfig(at_least=1), EVERY_PART.model_copy(update={"at_least": 9})])
 def test_more_parts_than_there_are_is_a_mistake(config):
     with pytest.raises(UserError, match=r"warp.at_least: got \d, expected at most \d, the parts that are switched on"):

@@ -10,7 +10,7 @@ from functools import cached_property
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from semiseg.errors import UserError
@@ -47,6 +47,12 @@ class WarpConfig(Settings):
     that is chosen is always applied. As in EquiReg (SomeOf of imgaug), but for the fixed order in which the parts are
     composed."""
 
+    @model_validator(mode="after")
+    def _scale_is_ordered(self) -> WarpConfig:
+        if not 0 < self.scale[0] <= self.scale[1]:
+            raise ValueError(f"scale {self.scale}: expected two magnifications over 0, the smaller first")
+        return self
+
 
 @dataclass(frozen=True, eq=False)
 class Warp:
@@ -67,7 +73,14 @@ class Warp:
         """A warp for a batch of `shape` (b, c, *spatial), one independent draw a sample.
 
         Parameters are drawn on the CPU, so they are the same on every device; the grid is built on `device`.
+        Raises UserError for a mirror along an axis that the picture does not have, or too few parts to choose from.
         """
+        ndim = len(shape) - 2
+        for axis in config.flip:
+            if not 0 <= axis < ndim:
+                raise UserError(
+                    f"warp.flip: got {axis}, expected axes below {ndim}, the number of the picture's; leave it out"
+                )
         # matrix products in 16 bits could not tell neighbouring voxels apart
         with torch.autocast("cpu", enabled=False), torch.autocast(torch.device(device).type, enabled=False):
             return cls(_draw_grid(shape, config, spacing_mm, generator, device))
