@@ -65,6 +65,8 @@ def test_layers_run_once_and_end_before_the_logits():
         ("SegResnet2", {}, 16, "got 'monai:SegResnet2', expected monai:SegResNet"),
         ("Qqqqq", {}, 16, "expected a class of monai.networks.nets"),
         ("UNet", {"chanels": 3}, 16, "network.options: .*expected arguments .*num_res_units.*MONAI says: .*'chanels'"),
+        ("FlexibleUNet", {"backbone": "efficientnet-b0", "pretrained": True}, 32, "expected none, as .* --init"),
+        ("HoVerNet", {"pretrained_url": "file:///x"}, 32, "network.options.pretrained_url: got 'file:///x', expected"),
         ("BasicUNet", {}, 40, None),
         ("SegResNet", {"blocks_down": [1, 1, 1], "blocks_up": [1, 1]}, 18, "cannot segment a patch of .18, 18."),
         ("DynUNet", {"strides": [2, 2, 2]}, 16, r"makes \(3, 8, 8\) of a patch of \(16, 16\)"),

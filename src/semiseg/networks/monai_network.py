@@ -23,8 +23,8 @@ class MonaiNetwork(nn.Module):
     name: of the class. options: its arguments beside the number of axes, channels and classes and the image's size.
     `layers` names what can be edited: `input`, and every module that runs exactly once and returns one tensor.
 
-    Raises UserError for an unknown class, for options that it refuses (with MONAI's message), and if it cannot
-    segment a patch.
+    Raises UserError for an unknown class, for options that it refuses (with MONAI's message) or that ask for weights
+    from elsewhere, and if it cannot segment a patch.
     """
 
     def __init__(
@@ -34,6 +34,13 @@ class MonaiNetwork(nn.Module):
         kind = _class_named(name)
         accepted = inspect.signature(kind).parameters
         known = {"spatial_dims": len(patch), "in_channels": channels, "out_channels": classes, "img_size": patch}
+        known |= {"pretrained": False}  # or it would download weights whenever the network is built, to predict too
+        for key, value in options.items():
+            if key.startswith("pretrained") and value:
+                raise UserError(
+                    f"network.options.{key}: got {value!r}, expected none, as nothing is downloaded; "
+                    "leave it out, and start from a run or model of yours with --init"
+                )
         given = {key: value for key, value in known.items() if key in accepted} | dict(options)
         try:
             network = kind(**given)
