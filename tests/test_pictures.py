@@ -3,8 +3,18 @@ import torch
 from PIL import Image
 
 from semiseg.networks.unet import UNet
+from semiseg.overlays import facing
 from semiseg.pictures import PALETTE, draw_pictures, draw_progress, tile
 from semiseg.types import IGNORE, Batch
+
+
+def test_a_tile_is_seen_as_overlays_are():
+    """The patient's left (low indices of axis 0) on the right, front or top (high ones of axis 1) up."""
+    image = np.zeros((4, 5))
+    image[0, 4] = 1
+    pixels = tile(image, None)[1:-1, 1:-1, 0]
+    assert np.array_equal(pixels == 255, facing(image) == 1)
+    assert pixels[0, -1] == 255
 
 
 def test_a_tile_tints_labels_and_leaves_the_rest_grey():
@@ -13,8 +23,8 @@ def test_a_tile_tints_labels_and_leaves_the_rest_grey():
     pixels = tile(image, label)[1:-1, 1:-1]
     assert pixels.shape == (5, 4, 3)  # the second axis runs upwards
     grey = (pixels[..., 0] == pixels[..., 1]) & (pixels[..., 1] == pixels[..., 2])
-    assert np.argwhere(~grey).tolist() == [[0, 3]]
-    assert np.abs(pixels[0, 3] - (0.45 * 255 + 0.55 * PALETTE[1])).max() <= 1
+    assert np.argwhere(~grey).tolist() == [[0, 0]]
+    assert np.abs(pixels[0, 0] - (0.45 * 255 + 0.55 * PALETTE[1])).max() <= 1
 
 
 def test_rows_of_pictures(tmp_path):

@@ -93,14 +93,17 @@ def draw_pictures(network: nn.Module, batch: Batch, path: Path, most: int = 4) -
 
 
 def tile(image: np.ndarray[Any, Any], label: np.ndarray[Any, Any] | None) -> _RGB:
-    """One slice in grey, up = the second axis; label values above 0 tinted. Two grey pixels around it."""
+    """One slice in grey, seen as overlays are; label values above 0 tinted. A grey pixel around it.
+
+    The second axis runs up, the first to the left: the patient's left is on the right.
+    """
     low, high = np.percentile(image, (1, 99))
     grey = np.clip((image - low) / max(high - low, 1e-6), 0, 1) * 255
     pixels = np.repeat(grey[..., None], 3, axis=-1)
     if label is not None:
         marked = (label > 0) & (label != IGNORE)
         pixels[marked] = 0.45 * pixels[marked] + 0.55 * PALETTE[(label[marked] - 1) % len(PALETTE)]
-    turned = np.rot90(pixels.astype(np.uint8))
+    turned = pixels.astype(np.uint8).transpose(1, 0, 2)[::-1, ::-1]
     return np.pad(turned, ((1, 1), (1, 1), (0, 0)), constant_values=64)
 
 
