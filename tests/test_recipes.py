@@ -52,6 +52,15 @@ def test_flags_win_over_the_file_and_the_file_over_the_recipe(tmp_path):
     assert values["plan"]["patch"] == [256, 256]
 
 
+def test_a_fold_replaces_validation_and_test_scans_and_the_other_way_round(tmp_path):
+    folded = read_settings(None, {"recipe": "malc-roam-semi", "data.path": "x", "data.fold": "2/5"})["data"]
+    assert (folded["fold"], folded.get("val"), folded.get("test")) == ("2/5", None, None)
+    (tmp_path / "mine.yaml").write_text("data: {val: 1}\n")
+    counted = read_settings(tmp_path / "mine.yaml", {"recipe": "covid-roam-semi", "data.test": "3"})["data"]
+    assert (counted.get("fold"), counted["val"], counted["test"]) == (None, 1, "3")
+    assert read_settings(None, {"recipe": "covid-roam-semi"})["data"]["fold"] == "1/5"
+
+
 def test_another_method_takes_the_training_and_not_the_method_settings():
     values = read_settings(None, {"recipe": "malc-roam-semi", "method.name": "supervised", "data.path": "x"})
     assert values["method"] == {"name": "supervised"}

@@ -152,6 +152,10 @@ def _on_recipe(recipe: Mapping[str, Any], values: Mapping[str, Any], assignments
         recipe = {**recipe, "method": {}}
     if "plan_file" in assignments or values.get("plan_file"):
         recipe = {**recipe, "plan": {}}  # a file is a whole plan, made for these scans
+    given = {**{f"data.{key}": value for key, value in values.get("data", {}).items()}, **assignments}
+    asked = {key.removeprefix("data.") for key, value in given.items() if value is not None}
+    replaced = {"val", "test"} if "fold" in asked else {"fold"} if asked & {"val", "test"} else set()
+    recipe = {**recipe, "data": {key: value for key, value in recipe["data"].items() if key not in replaced}}
     return merged(recipe, values)
 
 
@@ -271,9 +275,7 @@ def train_run(
             "plan.train_on=regions"
         )
     method = build_method(name, network, config | {"regions": plan.region_members})
-    if (
-        main and not begun
-    ):  # only now: a mistake that was found above must not leave a folder that refuses the corrected command
+    if main and not begun:  # only now: a mistake found above must not leave a folder that refuses the corrected command
         folder.path.mkdir(parents=True, exist_ok=True)
         splits.save(folder.splits)
         write_json(folder.provenance, labelled_by)
