@@ -7,9 +7,9 @@ import base64
 import json
 import os
 import select
-import shlex
 import shutil
 import subprocess
+import sys
 import tempfile
 import time
 
@@ -19,6 +19,14 @@ FLAGS = (
     *("--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage"),
     *("--hide-scrollbars", "--remote-debugging-pipe"),
 )
+LAUNCH = """
+import fcntl, os, sys
+read, write = (fcntl.fcntl(int(file), fcntl.F_DUPFD, 10) for file in sys.argv[1:3])
+os.dup2(read, 3)
+os.dup2(write, 4)
+os.execv(sys.argv[3], sys.argv[3:])
+"""
+"""The browser reads from file 3 and writes to file 4."""
 
 
 class Browser:
@@ -30,20 +38,23 @@ class Browser:
         self._profile = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
         to_browser, self._write = os.pipe()
         self._read, from_browser = os.pipe()
-        words = shlex.join([PROGRAM, *FLAGS, f"--user-data-dir={self._profile.name}", "about:blank"])
-        # the pipe has to be file 3 and 4; `sh` puts it there
         self._process = subprocess.Popen(
-            ["sh", "-c", f"exec {words} 3<&{to_browser} 4>&{from_browser}"],
+            [*(sys.executable, "-c", LAUNCH, str(to_browser), str(from_browser), PROGRAM, *FLAGS),
+             f"--user-data-dir={self._profile.name}", "about:blank"],
             pass_fds=(to_browser, from_browser),
             stderr=subprocess.DEVNULL,
-        )
+        )  # fmt: skip
         os.close(to_browser)
         os.close(from_browser)
         self._session = None
-        (tab,) = [each for each in self.call("Target.getTargets")["targetInfos"] if each["type"] == "page"]
-        self._session = self.call("Target.attachToTarget", targetId=tab["targetId"], flatten=True)["sessionId"]
-        for domain in ("Page", "Runtime", "Network", "Log"):
-            self.call(f"{domain}.enable")
+        try:
+            (tab,) = [each for each in self.call("Target.getTargets")["targetInfos"] if each["type"] == "page"]
+            self._session = self.call("Target.attachToTarget", targetId=tab["targetId"], flatten=True)["sessionId"]
+            for domain in ("Page", "Runtime", "Network", "Log"):
+                self.call(f"{domain}.enable")
+        except BaseException:
+            self.close()
+            raise
 
     def call(self, method, timeout_s=60.0, **parameters):
         """Send a command and wait for its result."""

@@ -1,42 +1,44 @@
 import base64
-import csv
+import hashlib
+import html
 import html.parser
-import io
-import json
-import struct
+import re
 
-import nibabel as nib
-import numpy as np
 import pytest
-from matplotlib._pylab_helpers import Gcf
-from matplotlib.image import imread
+from command_line import semiseg
+from finished import make_bench, make_dataset, make_ranking, make_run
 
-from semiseg.data.dataset import Case
-from semiseg.errors import InputError, UserError
-from semiseg.report import figures
-from semiseg.report.page import Result, Spread, case_means, read_log, read_scores, write_report
+from semiseg.bench import statistics
+from semiseg.errors import UserError
+from semiseg.report import page as page_module
+from semiseg.report.page import VENDOR, niivue, report_folders, write_report
+from semiseg.report.sources import open_studies
 
-CLASSES = {"core": 1, "shell <b>&": 4}
-COLUMNS = ("case", "class", "value", "state", "dice", "hd95_mm", "in_truth")
-DICE = {"a": (0.9, 0.8), "b": (0.7, 0.6), "c": (0.5, 0.2), "d": (0.8, 0.7)}
+VIEWER = "47b896b77ec4a5be3ef1949c33ad393b6f45629921f326c279000bcf51bdb4af"
 
 
 class Page(html.parser.HTMLParser):
-    """What a browser would find: tables as rows of cell texts, images, and every address it would load."""
+    """What a browser would find: tables as rows of cell texts, images, addresses, ids, headings."""
 
     def __init__(self, text):
         super().__init__()
         self.tables, self.images, self.addresses, self.tags, self.text = {}, [], [], [], ""
-        self._table = self._row = None
+        self.charts, self.ids, self.headings, self.source = [], [], [], text
+        self._row = self._table = None
         self._open = 0
         self.feed(text)
 
     def handle_starttag(self, tag, attributes):
         attributes = dict(attributes)
         self.tags.append(tag)
+        self.ids += [attributes["id"]] if "id" in attributes else []
         self.addresses += [attributes[key] for key in ("src", "srcset", "href") if key in attributes]
+        if re.fullmatch("h[1-6]", tag):
+            self.headings.append(int(tag[1]))
         if tag == "img":
             self.images.append(attributes)
+        elif tag == "svg" and "aria-label" in attributes:
+            self.charts.append(attributes["aria-label"])
         elif tag == "table":
             self._table = self.tables[attributes["id"]] = []
         elif tag == "tr":
@@ -57,221 +59,219 @@ class Page(html.parser.HTMLParser):
             self._row[-1] += data
 
 
-def save(array, path, affine=None):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    nib.save(nib.Nifti1Image(array, np.diag([2.0, 3.0, 4.0, 1.0]) if affine is None else affine), path)
-    return path
-
-
-def make_result(folder, method, shift, *, validation=True):
-    """A result whose Dice is `shift` above the table's, with the truth as predictions."""
-    run, evaluation, predictions = (folder / method / part for part in ("run", "scores", "predictions"))
-    run.mkdir(parents=True)
-    evaluation.mkdir()
-    lines = [
-        {"step": step, "kind": "train", "loss": 1 / step, "lr": 0.01, "terms": {"supervised": 1 / step}}
-        for step in range(1, 41)
-    ]
-    if validation:
-        checks = [{"step": step, "kind": "validation", "dice_mean": step / 80} for step in (20, 40)]
-        lines += checks
-    (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    (run / "config.yaml").write_text("steps: 40\nname: <script>alert(1)</script>\n")
-    with (evaluation / "metrics.csv").open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(COLUMNS)
-        for case, values in DICE.items():
-            for (name, value), dice in zip(CLASSES.items(), values, strict=True):
-                hd95 = "" if (case, name) == ("c", "core") else 3.0
-                writer.writerow([case, name, value, "scored", dice + shift, hd95, True])
-        writer.writerow(["e", "core", 1, "scored", 0.0, "", False])  # a false positive: class not in the truth
-    for case in DICE:
-        save(make_label(), predictions / f"{case}.nii.gz")
-    facts = {
-        "labelled": 3,
-        "validation": 2 * validation,
-        "unlabelled": 20 if shift else 0,
-        "duration_s": 12.3,
-    }
-    (run / "result.json").write_text(json.dumps(facts))
-    return Result(method, run, evaluation, predictions)
-
-
-def make_label():
-    label = np.zeros((20, 16, 6), np.uint8)
-    label[4:14, 4:12, 2:5] = 4
-    label[7:11, 6:10, 3] = 1
-    return label
+@pytest.fixture(scope="module", autouse=True)
+def fewer_resamples():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(statistics, "RESAMPLES", 300)
+        yield
 
 
 @pytest.fixture(scope="module")
-def written(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("report")
-    rng = np.random.default_rng(0)
-    cases = [
-        Case(
-            name,
-            images=(save(rng.random((20, 16, 6), np.float32), folder / "images" / f"{name}_0000.nii.gz"),),
-            label=save(make_label(), folder / "labels" / f"{name}.nii.gz"),
-        )
-        for name in DICE
-    ]
-    results = [make_result(folder, "supervised", 0.0), make_result(folder, "roam", 0.05, validation=False)]
-    out = write_report(
-        results,
-        cases,
-        folder / "report.html",
-        title="Scores & outlines",
-        remarks=["Simulated scans."],
-        commands=["semiseg demo --out here"],
-    )
-    return folder, results, cases, out.read_text(encoding="utf-8")
+def folder(tmp_path_factory):
+    root = tmp_path_factory.mktemp("report")
+    data = make_dataset(root / "data")
+    make_run(root / "supervised", data)
+    make_run(root / "roam", data, method="roam", shift=0.05, validation=False, term="guess")
+    make_bench(root / "bench", data, runs=9, leave_out=[f"roam-4-{k}" for k in range(5, 9)])
+    return root
 
 
 @pytest.fixture(scope="module")
-def page(written):
-    return Page(written[3])
+def page(folder):
+    """Of two runs."""
+    return Page(report_folders([folder / "supervised", folder / "roam"], folder / "r.html").read_text("utf-8"))
+
+
+@pytest.fixture(scope="module")
+def bench(folder):
+    ranked = make_ranking(folder / "ranked", folder / "bench" / "runs" / "roam-2-0")
+    return Page(report_folders([folder / "bench", ranked]).read_text("utf-8"))
 
 
 def test_summary_table_compares_scan_by_scan_with_the_first_method(page):
-    header, supervised, roam = page.tables["summary"]
+    header, supervised, roam = page.tables["s1-summary"]
     assert header[:4] == ["Method", "Dice", "Difference", "Scans better"]
-    # Case means .85 .65 .35 .75: mean .65, sample deviation .2160.
+    # Case means .85 .65 .35 .75: mean .65, sample deviation .2160; the region does not count.
     assert supervised == ["supervised", "0.650 ± 0.216", "–", "–", "3 + 2", "0", "12"]
     assert roam == ["roam", "0.700 ± 0.216", "+0.050 ± 0.000", "4 of 4", "3", "20", "12"]
 
 
 def test_class_table_leaves_out_false_positives_and_counts_absent_distances(page):
-    table = page.tables["classes"]
-    assert table[1] == ["core"]
-    assert table[2] == ["supervised", "0.725 ± 0.171", "3.0 ± 0.0", "4 (3 with HD95)"]
-    assert table[4] == ["shell <b>&"]
-    assert table[6] == ["roam", "0.625 ± 0.263", "3.0 ± 0.0", "4"]
+    table = {(row[0], row[1]): row[2:] for row in page.tables["s1-classes"][1:]}
+    assert table["core", "supervised"] == ["0.725 ± 0.171", "3.0 ± 0.0", "4 (3 with HD95)"]
+    assert table["shell <b>&", "roam"] == ["0.625 ± 0.263", "3.0 ± 0.0", "4"]
+    assert list(table)[-2:] == [("whole", "supervised"), ("whole", "roam")]  # regions last
 
 
-def test_nothing_is_loaded_and_nothing_is_run(page, written):
-    assert page.addresses
-    assert all(address.startswith("data:image/png;base64,") for address in page.addresses)
-    assert not {"script", "link", "iframe", "b"} & set(page.tags)
-    assert "http-equiv" in written[3]
-    assert "<script>alert(1)</script>" in page.text  # shown, not run
+@pytest.mark.parametrize("which", ["page", "bench"])
+def test_nothing_is_loaded_and_no_foreign_markup_gets_in(which, request):
+    page = request.getfixturevalue(which)
+    outside = [address for address in page.addresses if not address.startswith(("data:", "#"))]
+    assert outside == []
+    assert not {"iframe", "b", "object", "form"} & ({*page.tags} - ({"b"} if which == "bench" else set()))
+    policy = html.unescape(re.search('Content-Security-Policy" content="([^"]*)"', page.source)[1])
+    assert policy.startswith("default-src 'none';")
+    assert "http" not in policy
+    assert "'unsafe-eval'" not in policy
+    assert "script-src 'sha256-" in policy
+    if which == "page":
+        assert "<script>alert(1)</script>" in page.text  # shown, not run
 
 
-def test_every_image_is_a_png_with_an_alternative_text(page):
-    assert len(page.images) == 3 * 4 + 2  # best, median, worst: image, truth, two methods; two plots
+@pytest.mark.parametrize("which", ["page", "bench"])
+def test_headings_are_in_order_and_links_lead_to_what_is_there(which, request):
+    page = request.getfixturevalue(which)
+    assert page.headings[0] == 1
+    assert all(after - before <= 1 for before, after in zip(page.headings, page.headings[1:], strict=False))
+    assert len(set(page.ids)) == len(page.ids)
+    assert {address[1:] for address in page.addresses if address.startswith("#")} <= {*page.ids}
+
+
+def test_every_picture_has_an_alternative_text(page):
+    # Worst, median and best in three planes, the other in one: image, truth, two methods.
+    assert len(page.images) == (3 * 3 + 1) * 4
     for image in page.images:
-        data = base64.b64decode(image["src"].partition(",")[2])
-        assert data.startswith(b"\x89PNG")
+        assert base64.b64decode(image["src"].partition(",")[2]).startswith(b"\xff\xd8\xff")
         assert len(image["alt"]) > 10
-
-
-def test_best_median_and_worst_scan_are_shown_with_their_dice(page):
-    heads = [line.strip() for line in page.text.splitlines() if line.strip().startswith(("Best:", "Med", "Wor"))]
-    assert heads == ["Best: a", "Median: b", "Worst: c"]
     assert [image["alt"] for image in page.images[:4]] == [
-        "a, axial slice 3: image",
-        "a, axial slice 3: truth",
-        "a, axial slice 3: supervised, Dice 0.850",
-        "a, axial slice 3: roam, Dice 0.900",
+        "c, axial slice 3: image",
+        "c, axial slice 3: truth",
+        "c, axial slice 3: supervised, Dice 0.350",
+        "c, axial slice 3: roam, Dice 0.400",
     ]
+    heads = re.findall(r"(Worst|Median|Best): (\w)", page.text)
+    assert heads == [("Worst", "c"), ("Median", "d"), ("Best", "a")]
 
 
-def test_plots_name_their_last_values_and_validation_only_where_there_was_some(page):
-    validation, loss = (image["alt"] for image in page.images[-2:])
+def test_every_point_of_a_box_plot_leads_to_its_picture(page):
+    # mean, core, shell and whole, of two methods: four scans each
+    links = re.findall(r'<a href="#(s1-[abcd])"><circle', page.source)
+    assert len(links) == 4 * 2 * 4
+    assert set(links) <= {*page.ids}
+    assert "Dice of mean over classes, a point a scan; medians: supervised 0.700, roam 0.750" in page.charts
+
+
+def test_training_charts_name_their_last_values_and_validation_only_where_there_was_some(page):
+    validation, supervised, guess = (chart for chart in page.charts if "over training steps" in chart)
     assert validation == "validation Dice over training steps; at the end supervised 0.500"
     smoothed = (1 / 40 + 1 / 39) / 2
-    assert loss == (f"loss: supervised over training steps; at the end supervised {smoothed:.3f}, roam {smoothed:.3f}")
+    assert supervised == f"loss: supervised over training steps; at the end supervised {smoothed:.3f}"
+    assert guess == f"loss: guess over training steps; at the end roam {smoothed:.3f}"
 
 
-def test_remarks_commands_and_settings_are_there(page):
-    for text in ("Simulated scans.", "semiseg demo --out here", "steps: 40", "Scores & outlines"):
+def test_what_repeats_it_is_there(page, folder):
+    data = folder / "data"
+    for text in (
+        "semiseg train 'x y'",
+        f"semiseg train {data} --config {folder}/roam/config.yaml --out again/roam",
+        f"semiseg predict again/roam {data} --cases again/roam/splits.json --out again/roam/predictions",
+        f"semiseg evaluate again/roam/predictions {data} --out again/roam/scores",
+        "torch 2.0",
+        "1 labelled, 0 for validation, 0 unlabelled, 4 test",
+        "a, b, c, d",
+    ):
         assert text in page.text
 
 
-def test_one_method_has_no_difference(written, tmp_path):
-    _, results, cases, _ = written
-    page = Page(write_report(results[:1], cases[:1], tmp_path / "one.html", title="one").read_text())
-    assert page.tables["summary"][0][1:3] == ["Dice", "Labelled scans"]
-    assert len(page.images) == 3 + 2
-    assert "Best: a" in page.text
+def test_a_bench_begins_with_its_verdicts(bench):
+    verdicts = re.findall(r'<li class="([\w-]+)"><b>([^<]*)</b>([^<]*)</li>', bench.source)
+    assert [(kind, name) for kind, name, _ in verdicts] == [
+        ("helped", "roam, 2 + 2 labelled"),
+        ("no-evidence", "equireg, 2 + 2 labelled"),
+        ("too-few-runs", "roam, 4 + 2 labelled"),  # four of its nine are missing
+        ("no-evidence", "equireg, 4 + 2 labelled"),
+    ]
+    assert verdicts[0][2].startswith("Unlabelled scans helped: +")
+    assert bench.source.index("helped") < bench.source.index("<table")
+    assert "4 runs not finished and left out: roam-4-5, roam-4-6, roam-4-7, roam-4-8." in bench.text
 
 
-def test_a_case_without_prediction_is_drawn_without_outline(written, tmp_path):
-    _, _, cases, _ = written
-    result = make_result(tmp_path, "supervised", 0.0)
-    (result.predictions / "a.nii.gz").unlink()
-    page = Page(write_report([result], cases, tmp_path / "report.html", title="t").read_text())
-    image, truth, missing = (image["src"] for image in page.images[:3])
-    assert missing not in (image, truth)  # everything that should be there is filled as wrong
+def test_a_bench_has_a_row_a_line_and_an_efficiency_curve(bench):
+    rows = bench.tables["s1-summary"]
+    assert len(rows) == 1 + 2 * 3 + 2
+    assert [row[:3] for row in rows[1:]][-2:] == [
+        ["supervised", "8 + 2 (all)", "3"],
+        ["supervised, 2x steps", "8 + 2 (all)", "3"],
+    ]
+    (curve,) = (chart for chart in bench.charts if chart.startswith("Dice against the number of labelled scans"))
+    assert re.search(r"supervised \(lower bound\) 0\.5\d\d with 2, 0\.5\d\d with 4; roam", curve)
+    assert re.search(r"all labels \(8 \+ 2\) 0\.6\d\d$", curve)
+    assert bench.source.count('class="band"') == 3 + 1  # three methods, one level
 
 
-def test_two_methods_of_one_name_are_refused(written, tmp_path):
-    _, results, cases, _ = written
-    with pytest.raises(UserError, match="no name twice"):
-        write_report([results[0], results[0]], cases, tmp_path / "r.html", title="t")
-    with pytest.raises(UserError, match="at least one"):
-        write_report([], cases, tmp_path / "r.html", title="t")
+def test_a_bench_shows_methods_of_the_fewest_labels_beside_the_upper_bound(bench):
+    captions = [image["alt"].partition(": ")[2].partition(", Dice")[0] for image in bench.images[:6]]
+    assert captions == [
+        *("image", "truth", "supervised, 2 labels", "roam, 2 labels", "equireg, 2 labels", "supervised, all labels")
+    ]
 
 
-def test_damaged_files_are_named(tmp_path):
-    with pytest.raises(InputError, match=r"metrics\.csv.*run them again"):
-        read_scores(tmp_path)
-    (tmp_path / "metrics.csv").write_text("case,class\na,core\n")
-    with pytest.raises(InputError, match=r"metrics\.csv, line 2.*evaluate again"):
-        read_scores(tmp_path)
-    (tmp_path / "metrics.jsonl").write_text('{"kind": "train", "step": 1}\n{"kind": "tr')
-    with pytest.raises(InputError, match=r"metrics\.jsonl, line 2.*resume"):
-        read_log(tmp_path, "train")
+def test_estimates_are_shown_against_the_truth(bench):
+    scatters = [chart for chart in bench.charts if chart.startswith("True Dice against")]
+    assert len(scatters) == 2
+    assert scatters[0] == (
+        "True Dice against estimated Dice, roam, 2 labels, a point a scan. Rank correlation: core: rho 1.00 (n = 4)"
+    )
 
 
-def test_case_means_and_spread(written):
-    means = case_means(read_scores(written[1][0].evaluation))
-    assert means == pytest.approx({"a": 0.85, "b": 0.65, "c": 0.35, "d": 0.75})  # e has no class in the truth
-    assert Spread.of([None]) == Spread(None, None, 0)
-    assert Spread.of([0.5, None]) == Spread(0.5, None, 1)
+def test_several_folders_are_sections_of_one_report(folder, tmp_path):
+    page = Page(report_folders([folder / "supervised", folder / "bench"], tmp_path / "both.html").read_text("utf-8"))
+    assert "supervised and Comparison: bench" in page.text
+    assert {"s1-summary", "s2-summary", "s1", "s2"} <= {*page.ids}
+    assert page.source.count('id="viewer-program"') == 1
 
 
-def test_slices_are_shown_with_left_on_the_left_and_anterior_up():
-    image = np.zeros((10, 20))
-    image[0, 19] = 1.0  # left, anterior
-    pixels = decode(figures.overlay(image, np.zeros((10, 20), int), {}, (2.0, 1.0), width=100))
-    assert pixels.shape[:2] == (100, 100)  # square in millimetres
-    rows, columns = np.nonzero(pixels[..., 0] > 200)
-    assert rows.max() < 15
-    assert columns.max() < 25
+def test_a_run_without_scores_shows_its_training(folder, tmp_path):
+    run = make_run(tmp_path / "bare", folder / "data", scored=False)
+    page = Page(report_folders([run]).read_text("utf-8"))
+    assert (run / "report.html").exists()
+    assert page.tables["s1-summary"][1] == ["bare", "not scored", "3 + 2", "0", "12"]
+    assert "No scores yet" in page.text
+    assert page.images == []
+    assert len(page.charts) == 2
+    assert "viewer-program" not in page.ids
 
 
-def test_outlines_surround_their_class_in_its_colour():
-    label = np.zeros((20, 20), int)
-    label[5:15, 5:15] = 7
-    pixels = decode(figures.overlay(np.zeros((20, 20)), label, {7: "#ff0000"}, (1.0, 1.0), width=200))
-    rows, columns = np.nonzero(pixels[..., 0] > 200)
-    assert (rows.min(), rows.max()) == pytest.approx((50, 150), abs=2)
-    assert (columns.min(), columns.max()) == pytest.approx((50, 150), abs=2)
-    assert pixels[100, 100, 0] == 0
+def test_scans_that_are_gone_leave_a_report_without_pictures(tmp_path):
+    run = make_run(tmp_path / "run", tmp_path / "nowhere")
+    page = Page(report_folders([run]).read_text("utf-8"))
+    assert page.images == []
+    assert "0.650" in page.tables["s1-summary"][1][1]
 
 
-def test_voxels_that_differ_from_the_truth_are_filled():
-    label, truth = np.zeros((2, 20, 20), int)
-    truth[:10] = 1
-    pixels = decode(figures.overlay(np.zeros((20, 20)), label, {}, (1.0, 1.0), truth=truth, width=200))
-    assert pixels[100, 50, 0] > 100
-    assert pixels[100, 150, 0] == 0
+def test_the_file_stays_below_its_limit(folder, tmp_path, monkeypatch):
+    studies = open_studies([folder / "supervised"])
+    monkeypatch.setattr(page_module, "LARGEST", 1000)
+    with pytest.raises(UserError, match=r"r\.html: got .* MB, expected less than 20; report fewer"):
+        write_report(studies, tmp_path / "r.html", title="t")
+    assert not (tmp_path / "r.html").exists()
 
 
-def test_telling_slice_prefers_the_rare_class():
-    assert figures.telling_slice(make_label()) == 3
-    assert figures.telling_slice(np.zeros((4, 4, 9), int)) == 4
+def test_without_room_there_are_no_pictures_of_other_scans_and_no_volumes(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(page_module, "PICTURE_BYTES", 0)
+    monkeypatch.setattr(page_module, "VOLUME_BYTES", 0)
+    page = Page(report_folders([folder / "supervised"], tmp_path / "r.html").read_text("utf-8"))
+    assert len(page.images) == 3 * 3 * 3
+    assert "1 scored scan has no picture here" in page.text
+    assert "viewer-program" not in page.ids
+    assert not re.search(r'<a href="#s1-b"', page.source)  # its point leads nowhere
 
 
-def test_curves_differ_by_theme_and_leave_pyplot_alone():
-    series = {"supervised": ([1, 2], [0.1, 0.2])}
-    light, dark = (figures.curves(series, "Dice", theme=theme, order=["supervised"]) for theme in ("light", "dark"))
-    assert light != dark
-    assert decode(light)[0, 0, 3] == 0  # transparent ground
-    assert struct.unpack(">II", light[16:24]) == (768, 480)
-    assert not Gcf.get_all_fig_managers()
+def test_the_viewer_is_the_published_one_and_comes_with_its_licence():
+    source = (VENDOR / "niivue.umd.js").read_bytes()
+    assert hashlib.sha256(source).hexdigest() == VIEWER
+    licence = (VENDOR / "LICENSE.txt").read_text(encoding="utf-8")
+    assert VIEWER in licence
+    assert "Copyright (c) 2021, Niivue" in licence
+    assert "</script" not in niivue()
+    assert "<!--" not in niivue()
 
 
-def decode(png):
-    return (imread(io.BytesIO(png)) * 255).astype(int)
+def test_the_command_writes_a_file_and_names_it(folder, tmp_path):
+    out = tmp_path / "mine.html"
+    code, printed, _ = semiseg("report", folder / "supervised", "--out", out, "--quiet")
+    assert (code, printed.strip()) == (0, str(out))
+    assert out.read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
+    code, _, error = semiseg("report", tmp_path)
+    assert code == 2
+    assert "expected a run (config.yaml), a bench (bench.yaml)" in error

@@ -141,7 +141,7 @@ def box_chart(boxes: Sequence[Box], *, x_label: str, alt: str) -> Markup:
     height = TOP + BOTTOM + ROW * len(boxes)
     low, high = _tenths(values)
     frame = _Frame((low - 0.02, high + 0.02), (0.0, float(len(boxes))), left, height)
-    parts = [frame.axes(ticks(low, high), (), x_label, "")]
+    parts = [frame.axes(ticks(low, high, 4), (), x_label, "")]
     for row, box in enumerate(boxes):
         parts.append(_text(left - 8, TOP + (row + 0.5) * ROW + 4, box.name, "end"))
         parts.append(_box(box, TOP + (row + 0.5) * ROW, frame))

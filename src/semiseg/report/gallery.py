@@ -134,7 +134,7 @@ def _shown(
     files = {arm.name: _prediction(result, case.name) for arm, result in beside}
     views = read_views(case, truth, files, plan)
     planes = views.planes if rank else views.planes[:1]
-    rows = tuple(_row(views, axis, case.name, means, LARGE if rank else SMALL) for axis in planes)
+    rows = tuple(_row(views, axis, case.name, means if axis == planes[0] else {}, bool(rank)) for axis in planes)
     dice = statistics.fmean(own[case.name] for own in means.values())
     return Shown(case.name, rank, dice, rows, _viewer(views, plan) if rank and with_volumes else None)
 
@@ -145,10 +145,11 @@ def _prediction(result: Result, case: str) -> Path:
     return picture if picture.exists() else result.predictions / f"{case}.nii.gz"
 
 
-def _row(views: Views, axis: int, case: str, means: dict[str, dict[str, float]], longer: int) -> tuple[Panel, ...]:
+def _row(views: Views, axis: int, case: str, means: dict[str, dict[str, float]], large: bool) -> tuple[Panel, ...]:
+    """means: arm to the Dice of its cases, for the captions."""
     number = telling_slice(views.labels["truth"], axis)
     row = []
-    for title, picture in panels(views, axis, number, longer).items():
+    for title, picture in panels(views, axis, number, LARGE if large else SMALL).items():
         caption = f"{title}, Dice {means[title][case]:.3f}" if title in means else title
         row.append(Panel(picture, caption, f"{case}, {PLANES[axis]} slice {number}: {caption}"))
     return tuple(row)

@@ -69,7 +69,7 @@ async function openViewer(place, data) {
   place.hidden = false;
   const viewer = new Niivue({
     backColor: [0, 0, 0, 1], isRadiologicalConvention: true, sagittalNoseLeft: true, dragAndDropEnabled: false,
-    multiplanarShowRender: 1, crosshairColor: [1, 1, 1, 0.5], logLevel: "error", isColorbar: false, showLegend: false,
+    multiplanarShowRender: 1, crosshairColor: [1, 1, 1, 0.6], crosshairWidth: 0.2, logLevel: "error", isColorbar: false, showLegend: false,
     scrollRequiresFocus: true, isNearestInterpolation: false,
   });
   await viewer.attachToCanvas(canvas);

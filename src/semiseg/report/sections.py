@@ -144,7 +144,7 @@ def estimate_scatters(study: Study, targets: Mapping[str, str]) -> list[Chart]:
     charts = []
     for arm, correlations in study.correlations.items():
         for each in correlations:
-            score = each.score.replace("_", " ")
+            score = each.score.replace("_dice", " Dice")
             points = [
                 (x, Point(y, f"{case}: {score} {x:.3f}, true Dice {y:.3f}", targets.get(case, "")))
                 for case, x, y in zip(each.cases, each.estimated, each.true, strict=True)
