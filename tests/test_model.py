@@ -59,7 +59,7 @@ def test_weights_that_do_not_fit_are_refused(folder):
     values = json.loads((folder / "model.json").read_text())
     values["plan"]["network"]["widths"] = [4, 9]
     (folder / "model.json").write_text(json.dumps(values))
-    with pytest.raises(InputError, match=r"model: size mismatch.*expected the plan's network"):
+    with pytest.raises(InputError, match=r"model: size mismatch.*expected the plan's network; export"):
         load_model(folder)
     (folder / "model.safetensors").write_bytes(b"half")
     with pytest.raises(InputError, match=r"model.safetensors: .*expected whole weights"):

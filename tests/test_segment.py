@@ -43,13 +43,15 @@ def test_several_channels_are_found_by_their_suffixes_whatever_the_layout_was(as
 
 
 def test_only_some_cases(asked, tmp_path):
-    folder = write(tmp_path / "scans", "anna", "ben", "cleo")
+    folder = write(tmp_path / "scans", "anna", "ben", "cleo", "eva maria")
+    (tmp_path / "names.txt").write_text("\n eva maria\n\n")
+    assert list(asked(folder, only=tmp_path / "names.txt")) == ["eva maria"]
     (tmp_path / "names.txt").write_text("cleo\nanna\n")
     (tmp_path / "splits.json").write_text(json.dumps([{"train": ["anna"], "test": ["ben"]}]))
     assert list(asked(folder, only=tmp_path / "names.txt")) == ["cleo", "anna"]
     assert list(asked(folder, only=tmp_path / "splits.json")) == ["ben"]
     (tmp_path / "names.txt").write_text("dora")
-    with pytest.raises(InputError, match=r"got dora, expected names of the 3 scans given"):
+    with pytest.raises(InputError, match=r"got dora, expected names of the 4 scans given"):
         asked(folder, only=tmp_path / "names.txt")
     with pytest.raises(InputError, match=r"none\.txt.*expected case names"):
         asked(folder, only=tmp_path / "none.txt")

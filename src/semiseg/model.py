@@ -135,5 +135,7 @@ def _assemble(weights: Mapping[str, Tensor], plan: Plan, path: Path) -> LoadedMo
     try:
         network.load_state_dict(dict(weights))
     except RuntimeError as error:
-        raise InputError(f"{path}: {str(error).splitlines()[-1].strip()}, expected the plan's network") from None
+        raise InputError(
+            f"{path}: {str(error).splitlines()[-1].strip()}, expected the plan's network; export the model again"
+        ) from None
     return LoadedModel(network=network.eval(), plan=plan, name=str(path))

@@ -65,8 +65,8 @@ def draw_overlays(
     """Draw what was predicted into `out`, for each case whose prediction is there, in `out/overlays`.
 
     A volume becomes CASE/slice_NNN.png (NNN counts from 0, from the left, back or bottom) and CASE.gif, a picture of
-    one slice CASE.png. Panels from left to right: the scan's first channel as the network sees it, the truth where `truth`
-    has the case's label file, the prediction under `title`, and that of the folder `beside` under its own title.
+    one slice CASE.png. Panels from left to right: the scan's first channel as the network sees it, the truth where
+    `truth` has the case's label file, the prediction under `title`, and that of the folder `beside` under its own.
     A case that cannot be drawn is reported and passed over.
     """
     predicted = scan_files(out)

@@ -96,8 +96,9 @@ def models_and_cases(
 
 def _chosen(cases: Sequence[Case], only: Path) -> list[Case]:
     try:
-        text = only.read_text(encoding="utf-8")
-        names = json.loads(text)[0]["test"] if only.suffix == ".json" else text.split()
+        text = only.read_text(encoding="utf-8-sig")
+        lines = [line.strip() for line in text.splitlines() if line.strip()]
+        names = json.loads(text)[0]["test"] if only.suffix == ".json" else lines
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise InputError(
             f"--cases {only}: {error!r}, expected case names, one a line, or a run's splits.json"
