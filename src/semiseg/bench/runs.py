@@ -84,7 +84,7 @@ def run_settings(settings: BenchSettings, run: Run, plan: Path) -> RunSettings:
         {
             "data": {"draw": run.replicate, "labelled": None if run.labelled == ALL else run.labelled},
             "seed": run.replicate,
-            "plan_file": str(plan),
+            "plan_file": str(plan.absolute()),  # the same from whichever folder the command is given
             "score": True,
         },
     )
