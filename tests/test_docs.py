@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import typer
 import yaml
+from bench_grid import InProcess
 from conftest import ball, write_nifti
 
 from semiseg import METHODS, ConsistencyConfig, MethodConfig, RunSettings, errors
@@ -31,7 +32,14 @@ TINY = {
 }
 PLANNED = ["--dims", "2", *(part for k, v in TINY_PLAN.items() for part in ("--set", f"plan.{k}={json.dumps(v)}"))]
 TRAINED = ["--steps", "2", "--precision", "32", "--set", "training.tensorboard=false"]
-SHORTER = {"plan": PLANNED, "prepare": PLANNED, "train": PLANNED + TRAINED, "simulate": ["--subjects", "1"]}
+COMPARED = ["--set", "training.precision=32", "--methods", "roam", "--runs", "1", "--upper-runs", "0"]
+SHORTER = {
+    "plan": PLANNED,
+    "prepare": PLANNED,
+    "train": PLANNED + TRAINED,
+    "bench": PLANNED + [word for word in TRAINED if word not in ("--precision", "32")] + COMPARED,
+    "simulate": ["--subjects", "1"],
+}
 """What is appended to the documented commands, so that they take a moment."""
 
 
@@ -73,6 +81,7 @@ def my_folder(tmp_path, monkeypatch):
         for _, body in blocks(page, "yaml"):
             name = body.splitlines()[0].removeprefix("# ")
             (tmp_path / name).write_text(body)
+    monkeypatch.setattr("semiseg.bench.launchers.launcher_named", lambda *_, **__: InProcess())
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SEMISEG_WORKERS", "1")
     monkeypatch.setenv("SEMISEG_DEVICE", "cpu")
