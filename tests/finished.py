@@ -59,7 +59,7 @@ def make_run(run, data, *, method="supervised", shift=0.0, labelled=3, validatio
     settings = RunSettings(data=DataConfig(path=str(data), labelled=str(labelled)), method={"name": method})
     (run / "config.yaml").write_text(yaml.safe_dump(settings.resolved()) + "# <script>alert(1)</script>\n")
     make_plan().save(run / "plan.json")
-    split = {"train": ["e"], "val": [], "unlabelled": [], "test": [*DICE], "split_seed": 0, "draw": 0}
+    split = {"train": ["f"], "val": [], "unlabelled": [], "test": [*DICE], "split_seed": 0, "draw": 0}
     (run / "splits.json").write_text(json.dumps([split]))
     environment = {
         "python": "3.11",

@@ -113,7 +113,7 @@ def test_the_viewer_is_only_there_when_opened_and_draws_something(page, tmp_path
     with_truth = colours_of_canvas(page, tmp_path)
     assert len(with_truth) > 50
     page.run(
-        "const input = document.querySelector('.viewer input'); input.value = 0; input.dispatchEvent(new Event('input'))"
+        "const input = document.querySelector('.viewer input');input.value = 0; input.dispatchEvent(new Event('input'))"
     )
     alone = colours_of_canvas(page, tmp_path)
     assert len(alone) > 50

@@ -2,6 +2,7 @@ import base64
 import hashlib
 import html
 import html.parser
+import json
 import re
 
 import pytest
@@ -92,6 +93,7 @@ def test_summary_table_compares_scan_by_scan_with_the_first_method(page):
     header, supervised, roam = page.tables["s1-summary"]
     assert header[:4] == ["Method", "Dice", "Difference", "Scans better"]
     # Case means .85 .65 .35 .75: mean .65, sample deviation .2160; the region does not count.
+    assert "Scores on held-out scans" in page.text
     assert supervised == ["supervised", "0.650 ± 0.216", "–", "–", "3 + 2", "0", "12"]
     assert roam == ["roam", "0.700 ± 0.216", "+0.050 ± 0.000", "4 of 4", "3", "20", "12"]
 
@@ -237,6 +239,15 @@ def test_scans_that_are_gone_leave_a_report_without_pictures(tmp_path):
     page = Page(report_folders([run]).read_text("utf-8"))
     assert page.images == []
     assert "0.650" in page.tables["s1-summary"][1][1]
+
+
+def test_scores_of_scans_that_were_trained_on_are_told(folder, tmp_path):
+    run = make_run(tmp_path / "run", folder / "data")
+    (split,) = json.loads((run / "splits.json").read_text())
+    (run / "splits.json").write_text(json.dumps([{**split, "train": ["a"], "val": ["b"], "test": ["c", "d"]}]))
+    text = Page(report_folders([run]).read_text("utf-8")).text
+    assert "run: 2 of 5 scans." in text
+    assert "Scores on held-out scans" not in text
 
 
 def test_the_file_stays_below_its_limit(folder, tmp_path, monkeypatch):

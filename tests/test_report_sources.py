@@ -1,3 +1,4 @@
+import json
 import shutil
 
 import pytest
@@ -6,6 +7,8 @@ from finished import make_bench, make_dataset, make_ranking, make_run
 
 from semiseg.bench.runs import BenchSettings, bench_settings
 from semiseg.errors import InputError, UserError
+from semiseg.manifest import write_manifest
+from semiseg.report import sources
 from semiseg.report.results import Result
 from semiseg.report.sources import bench_config, open_studies, runs_study
 
@@ -39,11 +42,31 @@ def test_scores_in_a_folder_of_their_own_go_with_the_run_that_predicted(root, tm
     study = open_studies([other, run, scores])[0]
     assert [arm.results[0].evaluation for arm in study.arms] == [other / "scores", scores]
     assert study.arms[1].results[0].predictions == run / "predictions"
-    with pytest.raises(UserError, match=r"elsewhere: got results of .*run, expected those of a run given"):
+    with pytest.raises(UserError, match=r"elsewhere: got results of .*run, expected those of one of the runs given"):
         open_studies([other, scores])
     shutil.copytree(scores, tmp_path / "again")
     with pytest.raises(UserError, match="second evaluation"):
         open_studies([run, scores, tmp_path / "again"])
+
+
+def test_scores_go_with_their_run_when_both_have_moved(root, tmp_path, monkeypatch):
+    run = make_run(tmp_path / "old", root / "data")
+    manifest = json.loads((run / "predictions" / "manifest.json").read_text())
+    (run / "predictions" / "manifest.json").write_text(json.dumps(manifest | {"weights": ["1f"]}))
+    shutil.move(run / "scores", tmp_path / "elsewhere")
+    run = run.rename(tmp_path / "new")
+    inputs = json.loads((tmp_path / "elsewhere" / "manifest.json").read_text().replace("/old/", "/new/"))
+    (tmp_path / "elsewhere" / "manifest.json").write_text(json.dumps(inputs))
+    monkeypatch.setattr(sources, "_weights", lambda path: {run: "1f"}.get(path))
+    (study,) = open_studies([root / "a" / "run", run, tmp_path / "elsewhere"])
+    assert study.arms[1].results[0].evaluation == tmp_path / "elsewhere"
+
+
+def test_results_of_several_models_together_belong_to_none_of_them(root, tmp_path):
+    ranked = make_ranking(tmp_path / "ranked", root / "a" / "run")
+    write_manifest(ranked, "rank", [], [], 1.0, models=[str(root / "a" / "run"), str(root / "b" / "run")])
+    with pytest.raises(UserError, match=r"got results of .*a/run and .*b/run, expected"):
+        open_studies([root / "a" / "run", root / "b" / "run", ranked])
 
 
 def test_a_ranking_is_found_inside_its_run_and_beside_it(root, tmp_path):

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from semiseg.predict import LoadedModel, Predictions, predict_cases
     from semiseg.rank.correlation import Correlation, draw_correlation, rank_correlation
     from semiseg.rank.ranking import Ranking, Transforms, rank_cases
+    from semiseg.report.page import report_folders
     from semiseg.run import RunFolder
     from semiseg.transforms.mixing import Box, Mix
     from semiseg.transforms.warp import Warp, WarpConfig
@@ -48,6 +49,7 @@ _HOMES = {
     "predict": ("LoadedModel", "Predictions", "predict_cases"),
     "rank.correlation": ("Correlation", "draw_correlation", "rank_correlation"),
     "rank.ranking": ("Ranking", "Transforms", "rank_cases"),
+    "report.page": ("report_folders",),
     "run": ("RunFolder",),
     "transforms.mixing": ("Box", "Mix"),
     "transforms.warp": ("Warp", "WarpConfig"),

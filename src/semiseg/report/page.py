@@ -17,7 +17,7 @@ from markupsafe import Markup
 from semiseg.errors import UserError
 from semiseg.files import write_text
 from semiseg.report.gallery import Gallery, gallery_of
-from semiseg.report.results import Study, read_json, summarise
+from semiseg.report.results import Study, read_json, read_scores, summarise
 from semiseg.report.sections import anchor, class_table, dice_boxes, efficiency, estimate_scatters, training
 from semiseg.run import RunFolder
 
@@ -91,6 +91,7 @@ def _section(study: Study, number: int, studies: int) -> dict[str, Any]:
     return {
         "prefix": prefix,
         "study": study,
+        "seen": list(_seen(study)),
         "summary": [] if study.lines else summarise([arm.results[0] for arm in study.arms]),
         "efficiency": efficiency(study) if study.lines else None,
         "boxes": dice_boxes(study, targets) if scored else [],
@@ -102,6 +103,19 @@ def _section(study: Study, number: int, studies: int) -> dict[str, Any]:
         "splits": list(_splits(study)),
         "machines": _machines(study),
     }
+
+
+def _seen(study: Study) -> Iterator[str]:
+    """Runs that were scored on scans that they had the labels of, in words."""
+    for arm in study.arms:
+        for result in arm.results:
+            path = RunFolder(result.run).splits
+            if result.evaluation and path.exists():
+                (split,) = read_json(path)
+                known = {*split["train"], *split["val"]}
+                scored = {score.case for score in read_scores(result.evaluation) if score.dice is not None}
+                if both := known & scored:
+                    yield f"{arm.name}: {len(both)} of {len(scored)} scans"
 
 
 def _splits(study: Study) -> Iterator[tuple[str, Mapping[str, Any]]]:

@@ -6,6 +6,7 @@ import csv
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +29,18 @@ ESTIMATES = ("estimated_dice", "equivariance_dice")
 
 @dataclass(frozen=True)
 class _Beside:
-    """An evaluation or a ranking in a folder of its own, and the runs or models that it is of."""
+    """An evaluation or a ranking in a folder of its own, and the models that it is of: paths and hashes of weights."""
 
     folder: Path
-    models: frozenset[Path]
+    models: tuple[str, ...]
+    weights: tuple[str, ...] = ()
 
     def belongs_to(self, run: Path) -> bool:
-        return bool(self.models & {run.resolve(), (run / "model").resolve()})
+        """Whether this run alone made it, wherever it lay at that time."""
+        if len(self.models) != 1:
+            return False
+        places = {run.resolve(), (run / "model").resolve()}
+        return Path(self.models[0]).resolve() in places or _weights(run) in self.weights
 
 
 def open_studies(folders: Sequence[Path]) -> list[Study]:
@@ -48,18 +54,18 @@ def open_studies(folders: Sequence[Path]) -> list[Study]:
     kinds = {Path(folder): _kind(Path(folder)) for folder in folders}
     of = {kind: [folder for folder, own in kinds.items() if own == kind] for kind in dict.fromkeys(kinds.values())}
     runs = of.get("run", [])
-    evaluations = [_Beside(folder, _models_of_evaluation(folder)) for folder in of.get("evaluation", [])]
-    rankings = [_ranking(folder) for folder in of.get("ranking", [])]
-    rankings += [_ranking(path.parent) for run in runs for path in sorted(run.glob("*/ranking.csv"))]
+    evaluations = [_beside(folder, _predictions_of_evaluation(folder)) for folder in of.get("evaluation", [])]
+    rankings = [_beside(folder, folder) for folder in of.get("ranking", [])]
+    rankings += [_beside(path.parent, path.parent) for run in runs for path in sorted(run.glob("*/ranking.csv"))]
     studies = [_bench(folder, rankings) for folder in of.get("bench", [])]
     if runs:
         studies.insert(0, _runs(runs, evaluations, rankings))
     shown = [result.run for study in studies for arm in study.arms for result in arm.results]
     for beside in (*evaluations, *rankings):
         if not any(beside.belongs_to(run) for run in shown):
-            made_by = ", ".join(map(str, sorted(beside.models))) or "an unknown model"
+            made_by = " and ".join(beside.models) or "an unknown model"
             raise UserError(
-                f"{beside.folder}: got results of {made_by}, expected those of a run given; name that run too"
+                f"{beside.folder}: got results of {made_by}, expected those of one of the runs given; name that run too"
             )
     return studies
 
@@ -144,17 +150,22 @@ def _predictions_of_evaluation(evaluation: Path) -> Path | None:
     return next((folder for folder in made if read_json(folder / MANIFEST)["command"] == "predict"), None)
 
 
-def _models_of_evaluation(evaluation: Path) -> frozenset[Path]:
-    predictions = _predictions_of_evaluation(evaluation)
-    return _models(predictions) if predictions else frozenset()
+def _beside(folder: Path, made: Path | None) -> _Beside:
+    """made: the folder whose manifest names the models."""
+    facts = read_json(made / MANIFEST) if made and (made / MANIFEST).exists() else {}
+    return _Beside(folder, tuple(facts.get("models", ())), tuple(facts.get("weights", ())))
 
 
-def _ranking(folder: Path) -> _Beside:
-    return _Beside(folder, _models(folder))
+@lru_cache(maxsize=64)
+def _weights(run: Path) -> str | None:
+    """Hash of those of the run's model; None where it has none."""
+    from semiseg.model import load_model
+    from semiseg.predict import weights_hash
 
-
-def _models(folder: Path) -> frozenset[Path]:
-    return frozenset(Path(name).resolve() for name in read_json(folder / MANIFEST)["models"])
+    try:
+        return weights_hash(load_model(run))
+    except UserError:
+        return None
 
 
 def _bench(folder: Path, rankings: Sequence[_Beside]) -> Study:
@@ -172,7 +183,8 @@ def _bench(folder: Path, rankings: Sequence[_Beside]) -> Study:
             finished.setdefault((run.method, run.labelled, run.budget), []).append(read_finished(run, place))
         else:
             unfinished.append(run.name)
-    rankings = [*rankings, *(_ranking(found.parent) for found in sorted((folder / "runs").glob("*/*/ranking.csv")))]
+    found = sorted((folder / "runs").glob("*/*/ranking.csv"))
+    rankings = [*rankings, *(_beside(path.parent, path.parent) for path in found)]
     arms = tuple(_arm(folder, [one.run for one in group]) for group in finished.values())
     everything = [one for group in finished.values() for one in group]
     return Study(
