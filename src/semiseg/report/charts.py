@@ -16,7 +16,7 @@ WIDTH, HEIGHT = 460.0, 290.0
 RIGHT, TOP, BOTTOM = 12.0, 10.0, 42.0
 ROW = 34.0
 """Height of one box with its points."""
-LETTER = 7.0
+LETTER = 7.6
 """About the width of a character in labels."""
 MOST_POINTS = 200
 """Of one line; more are not seen."""
