@@ -2,7 +2,9 @@
 
     python benchmarks/step.py roam --rounds 3
 
-Writes a few noise volumes with labels to a temporary folder, trains on them for some steps, and reads the log.
+Writes a few noise volumes with labels to a temporary folder and trains on them for some steps. Prints the median
+seconds a step in bf16, in 32-bit, and their median ratio: by the clock, then of processor time, which other work on
+the machine changes less.
 """
 
 from __future__ import annotations
@@ -11,14 +13,20 @@ import argparse
 import json
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
+import time
+from concurrent.futures import ProcessPoolExecutor
 from itertools import pairwise
+from multiprocessing import get_context
 from pathlib import Path
+from unittest.mock import patch
 
 import nibabel
 import numpy as np
+
+from semiseg.cli import main
+from semiseg.run import RunFolder
 
 CASES = {
     "roam": {"size": 256, "channels": 1, "classes": 28, "settings": ["method.preset=2020", "network.name=roam-unet"]},
@@ -53,49 +61,70 @@ def write(path: Path, array: np.ndarray) -> None:
     nibabel.save(nibabel.Nifti1Image(array, np.diag([1, 1, 4, 1.0])), path)
 
 
-def step_seconds(data: Path, out: Path, name: str, precision: str, steps: int) -> list[float]:
-    """Of each step after the first ones."""
+def train_words(data: Path, out: Path, name: str, precision: str, steps: int) -> list[str]:
+    """The command line, without `semiseg`."""
     case = CASES[name]
     method = "equireg" if name.startswith("fc") else "roam"
     given = [f"plan.{text}" if text.startswith("network") else text for text in case["settings"]]
     given += ["plan.batch=1", "plan.unlabelled_batch=1", f"plan.patch=[{case['size']},{case['size']}]"]
-    given += ["training.log_every=1", "training.tensorboard=false"]
-    words = [sys.executable, "-m", "semiseg.cli", "train", data, "--out", out, "--method", method, "--dims", "2"]
-    words += ["--steps", steps + WARM_UP, "--precision", precision, "--device", "cpu", "--quiet", "--workers", "1"]
-    words += [part for text in given for part in ("--set", text)]
-    subprocess.run([str(word) for word in words], check=True)
-    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-    ends = [line["duration_s"] for line in lines if line["kind"] == "train"]
-    return [after - before for before, after in pairwise(ends)][WARM_UP - 1 :]
+    # validation and checkpoints, a tenth of all steps apart by default, are no part of a step
+    given += ["training.log_every=1", "training.validate_every=1000", "training.tensorboard=false"]
+    words = ["train", data, "--out", out, "--method", method, "--dims", "2", "--steps", steps + WARM_UP]
+    words += ["--precision", precision, "--device", "cpu", "--quiet", "--workers", "1"]
+    return [str(word) for word in words] + [part for text in given for part in ("--set", text)]
 
 
-def main() -> None:
+def step_seconds(words: list[str]) -> list[tuple[float, float]]:
+    """Run the command in this process: wall-clock and processor seconds of each step after the first ones."""
+    marks = []
+    append = RunFolder.append
+
+    def noting(self: RunFolder, **line: object) -> None:
+        if line["kind"] == "train":
+            marks.append((time.perf_counter(), time.process_time()))
+        append(self, **line)
+
+    with patch.object(RunFolder, "append", noting), patch.object(sys, "argv", ["semiseg", *words]):
+        try:
+            main()
+        except SystemExit as stop:
+            if stop.code:
+                raise RuntimeError(f"semiseg {' '.join(words)} ended with {stop.code}") from None
+    return [(b[0] - a[0], b[1] - a[1]) for a, b in pairwise(marks)][WARM_UP - 1 :]
+
+
+def compare() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("name", choices=CASES)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=6)
     arguments = parser.parse_args()
     case = CASES[arguments.name]
-    seconds: dict[str, list[float]] = {"bf16": [], "32": []}
-    ratios = []
+    steps: dict[str, list[tuple[float, float]]] = {"bf16": [], "32": []}
     with tempfile.TemporaryDirectory() as folder:
         os.environ["SEMISEG_CACHE"] = f"{folder}/cache"
         data = Path(folder) / "scans"
         write_scans(data, case["size"], case["channels"], case["classes"])
         for turn in range(arguments.rounds):
-            new = {
-                precision: step_seconds(
+            for precision, taken in steps.items():
+                words = train_words(
                     data, Path(folder) / f"{precision}-{turn}", arguments.name, precision, arguments.steps
                 )
-                for precision in seconds
-            }
-            ratios += [slow / fast for fast, slow in zip(new["bf16"], new["32"], strict=True)]
-            for precision, values in new.items():
-                seconds[precision] += values
-            print({precision: [round(s, 3) for s in values] for precision, values in new.items()}, file=sys.stderr)
-    fast, slow = (statistics.median(seconds[precision]) for precision in ("bf16", "32"))
-    print(f"| {arguments.name} | {fast:.2f} | {slow:.2f} | {statistics.median(ratios):.1f} |")
+                # a process for each run, so that none inherits another's memory
+                with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+                    taken += pool.submit(step_seconds, words).result()
+                print(precision, [f"{wall:.2f} ({cpu:.2f})" for wall, cpu in taken], file=sys.stderr)
+    cells = [arguments.name]
+    for kind in (0, 1):
+        fast, slow = ([step[kind] for step in steps[precision]] for precision in ("bf16", "32"))
+        ratios = [b / a for a, b in zip(fast, slow, strict=True)]  # the same step, with the same random draws
+        cells += [
+            f"{statistics.median(fast):.2f}",
+            f"{statistics.median(slow):.2f}",
+            f"{statistics.median(ratios):.1f}",
+        ]
+    print(f"| {' | '.join(cells)} |")
 
 
 if __name__ == "__main__":
-    main()
+    compare()

@@ -17,6 +17,8 @@ from jaxtyping import install_import_hook
 CHECKED = ("losses", "methods", "networks", "predict", "transforms", "data.resample", "data.space", "rank.scores")
 install_import_hook([f"semiseg.{module}" for module in CHECKED], "beartype.beartype")
 
+from semiseg.progress import set_quiet  # noqa: E402  (after the hook)
+
 torch.set_num_threads(1)  # several times faster for tiny networks
 
 AFFINE = np.diag([1.0, 1.0, 1.0, 1.0])
@@ -42,6 +44,12 @@ def ball(shape: tuple[int, int, int], seed: int) -> tuple[np.ndarray, np.ndarray
 def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SEMISEG_CACHE", str(tmp_path_factory.mktemp("cache")))
     monkeypatch.delenv("nnUNet_raw", raising=False)
+
+
+@pytest.fixture(autouse=True)
+def not_quiet() -> None:
+    """A command that an earlier test ran with --quiet."""
+    set_quiet(False)
 
 
 @pytest.fixture

@@ -11,7 +11,10 @@ from command_line import TINY, semiseg, train_run_on, write_study
 
 from semiseg.cli import app
 
-COMMANDS = ("check", "plan", "prepare", "train", "predict", "evaluate", "bench", "rank", "simulate", "export", "layers", "demo")
+COMMANDS = (
+    *("check", "plan", "prepare", "train", "predict", "evaluate", "bench", "rank", "review", "report"),
+    *("simulate", "export", "layers", "demo"),
+)
 
 
 @pytest.fixture(autouse=True)

@@ -219,7 +219,7 @@ def test_freesurfer_values_come_back_on_real_label_maps(real_data, tmp_path):
 
 
 def test_rank_scores_scans_without_labels(study, run_folder, tmp_path):
-    (tmp_path / "names.txt").write_text("case5 case6")
+    (tmp_path / "names.txt").write_text("case5\ncase6\n")
     words = ("rank", run_folder, study, "--cases", tmp_path / "names.txt", "--quiet")
     code, text, err = semiseg(*words, "--seed", 3, "--out", tmp_path / "a")
     assert code == 0, err

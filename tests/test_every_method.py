@@ -217,7 +217,8 @@ def test_a_short_run_learns_a_simple_shape(name, dims):
 @pytest.mark.parametrize("name", [n for n, m in METHODS.items() if issubclass(m.Config, ConsistencyConfig)])
 def test_warm_up_confidence_and_supervised_variant_gate_the_unlabelled_term(name):
     waiting = method_of(name, 2, ramp_start=0.5, ramp_end=0.6)
-    assert float(waiting(batch_of(2), Draws(0, 0), 0.4).terms["consistency"].detach()) == 0
+    early = waiting(batch_of(2), Draws(0, 0), 0.4).terms
+    assert float(early["consistency"].detach() if "consistency" in early else 0) == 0
     started = waiting(batch_of(2), Draws(0, 0), 0.7)
     assert float(started.terms["consistency"].detach()) > 0
     assert started.watch["weight"] == waiting.config.weight

@@ -55,7 +55,7 @@ def test_the_published_unet_of_roam():
     pairs = list(pairwise(widths))
     expected = sum(9 * (i * o + o * o) + 4 * o for i, o in pairs)  # two convolutions, two batch norms
     up = pairs[1:]
-    expected += sum(4 * o * i + i + 9 * (2 * i * i + i * i) + 4 * i for i, o in up)  # and a transposed one with bias
+    expected += sum(4 * o * i + 9 * (2 * i * i + i * i) + 4 * i for i, o in up)  # and a transposed one
     expected += 64 * 28 + 28
     assert parameters(network) == expected
     kinds = {type(module).__name__ for module in network.modules()}

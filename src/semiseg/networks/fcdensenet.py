@@ -16,6 +16,7 @@ class FCDenseNet(Staged):
     blocks: layers of each block on the way down, the bottleneck last. growth: features that a layer adds.
     first: features of the first convolution. An up-sampling gets the new features of the block before it alone, so
     that features do not pile up on the way up; the last block's whole stack goes to the head.
+    Only the head has a bias: the others would be taken away by the normalisation, or added to the head's.
     """
 
     def __init__(
@@ -35,7 +36,7 @@ class FCDenseNet(Staged):
         down: list[nn.Module] = []
         skips: list[int] = []
         features = first
-        enter: nn.Module = CONV[dims](in_channels, first, 3, padding=1)
+        enter: nn.Module = CONV[dims](in_channels, first, 3, padding=1, bias=False)
         for layers in blocks[:-1]:
             down.append(nn.Sequential(enter, block(features, layers, keeps_input=True)))
             features += layers * growth
@@ -47,7 +48,7 @@ class FCDenseNet(Staged):
         stages: list[nn.Module] = []
         new = blocks[-1] * growth
         for level in reversed(range(len(skips))):
-            up.append(UP[dims](new, new, 3, stride=2, padding=1, output_padding=1))
+            up.append(UP[dims](new, new, 3, stride=2, padding=1, output_padding=1, bias=False))
             features = new + skips[level]
             stages.append(block(features, blocks[level], keeps_input=level == 0))
             new = blocks[level] * growth
@@ -85,6 +86,6 @@ def _activated_conv(inputs: int, outputs: int, side: int, dims: int, norm: str, 
     layers = [
         NORM[norm, dims](inputs, affine=True),
         nn.ReLU(inplace=True),
-        CONV[dims](inputs, outputs, side, padding=side // 2),
+        CONV[dims](inputs, outputs, side, padding=side // 2, bias=False),
     ]
     return nn.Sequential(*layers, *([nn.Dropout(dropout)] if dropout else []))
