@@ -15,7 +15,8 @@ class UNet(Staged):
     """Ronneberger et al. 2015, in today's form (Isensee et al. 2021): strided convolutions, leaky ReLU, He's weights.
 
     classic: as in ROAM (Bdair et al., arXiv 2003.09439): max pooling, ReLU, Xavier's weights; but
-    without biases ahead of a normalisation that takes them away again: their gradients took 6 % of a step.
+    without biases ahead of a normalisation that takes them away again (on a processor, the gradient of an
+    up-sampling's bias takes longer than that of its weights).
     """
 
     def __init__(
