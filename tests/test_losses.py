@@ -43,6 +43,18 @@ def test_soft_dice_by_hand_and_for_perfect_soft_targets():
     assert float(losses.soft_dice(target, logits_of(p), valid)) == pytest.approx(1 - 1.5 / 2.25)
 
 
+def test_soft_dice_does_not_take_the_tails_of_a_guess_for_a_class():
+    """Mixed with the guess of another image, a label keeps at least half of its voxel; other classes get crumbs."""
+    label = torch.tensor([[[0, 1], [1, 0]]])
+    guess = torch.tensor([0.96, 0.03, 0.01])[None, :, None, None].expand(1, 3, 2, 2)
+    target = 0.5 * losses.one_hot(label, 3) + 0.5 * guess
+    logits = losses.one_hot(label, 3).log().clamp(min=-30)
+    valid = torch.ones_like(label, dtype=torch.bool)
+    p, t = losses.one_hot(label, 3)[:, 1], target[:, 1]
+    alone = float(1 - 2 * (p * t).sum() / (p.square().sum() + t.square().sum()))
+    assert float(losses.soft_dice(target, logits, valid)) == pytest.approx(alone, abs=1e-5)
+
+
 def test_soft_dice_leaves_out_absent_classes_and_ignored_voxels():
     label = torch.tensor([[0, 1, 1, IGNORE]])
     wrong_where_ignored = losses.one_hot(torch.tensor([[0, 1, 1, 2]]), 3) * 40

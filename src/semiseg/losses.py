@@ -94,14 +94,16 @@ def soft_dice(
     """1 - Dice, mean over the foreground classes (or `regions`) that the target has, each pooled over the batch.
 
     2 sum(p t) / (sum p^2 + sum t^2) (Milletari et al. 2016): zero for a perfect prediction, of a soft target too.
-    A class without a target voxel has no Dice: cross-entropy alone tells the network not to predict it.
+    A target has a class if it is at least one half somewhere: mixing leaves a label that much of its voxel, while the
+    tails of a guess are of every class everywhere, and Dice would weigh each of them like an organ. A class that the
+    target has not has no Dice: cross-entropy alone tells the network not to predict it.
     """
     probability, target = (torch.where(valid[:, None], p, 0) for p in (logits.float().softmax(1), target))
     probability, target = (_united(p, regions) if regions else p[:, 1:] for p in (probability, target))
     over = (0, *range(2, target.ndim))
     overlap = 2 * (probability * target).sum(over)
     total = probability.square().sum(over) + target.square().sum(over)
-    present = target.sum(over) > 0
+    present = target.amax(over) >= 0.5
     # no foreground at all in the batch: a zero that still belongs to the graph
     return masked_mean(1 - overlap / total.clamp(min=1e-6), present)
 
