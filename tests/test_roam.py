@@ -11,7 +11,7 @@ from semiseg.draws import Draws
 from semiseg.errors import UserError
 from semiseg.methods import build_method
 from semiseg.methods.method import forward_frozen
-from semiseg.methods.roam import Roam, RoamConfig
+from semiseg.methods.roam import Roam, RoamConfig, layer_named
 from semiseg.transforms.intensity import Intensity
 from semiseg.transforms.mixing import Mix, sharpen
 
@@ -128,3 +128,13 @@ def test_before_the_ramp_labelled_images_are_mixed_among_themselves():
     for name, term in early.terms.items():
         torch.testing.assert_close(term, without.terms[name])
     assert "consistency" in waiting(batch, draws, 0.5).terms
+
+
+def test_no_skip_leads_around_the_default_layers():
+    """So mixing skips or not is the same for them; around a deeper layer there are some."""
+    network = method_of("roam", 2).network
+    for name in ("input", "1", "last"):
+        layer = layer_named(network, name)
+        assert network.edits_at(layer, abs).keys() == {layer}
+    deeper = layer_named(network, "2")
+    assert len(network.edits_at(deeper, abs)) > 1
