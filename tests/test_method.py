@@ -2,6 +2,7 @@
 
 import copy
 
+import pytest
 import torch
 from test_every_method import batch_of
 
@@ -35,12 +36,19 @@ def test_an_average_keeps_its_own_statistics():
     assert (network[1].running_mean == 7.0).all()
 
 
-def test_a_training_step_measures_them_on_the_images_of_both_streams():
-    method = build_method("supervised", network_with_batch_norm(), {"ema": 0.9})
+@pytest.mark.parametrize("name", ["roam", "equireg"])
+@pytest.mark.parametrize("progress", [0.4, 0.5])
+def test_statistics_are_of_the_images_that_the_network_learns_from(name, progress):
+    """Before the ramp these are the labelled ones; the others may come from another scanner."""
+    torch.manual_seed(1)
+    network = torch.nn.Sequential(torch.nn.Conv2d(1, 3, 1), torch.nn.BatchNorm2d(3))
+    settings = {"ema": 0.9, "ramp_start": 0.5, "ramp_end": 1.0}
+    more = {"layers": ["last"], "mix_skips": False} if name == "roam" else {}
+    method = build_method(name, network, settings | more)
     batch = batch_of(2)
     method.train()
-    method(batch, Draws(0, 0), 0.0)
-    images = torch.cat([batch.image, batch.unlabelled])
+    method(batch, Draws(0, 0), progress)
+    images = batch.image if progress < 0.5 else torch.cat([batch.image, batch.unlabelled])
     expected = 0.1 * method.average[0](images).mean((0, 2, 3))
     torch.testing.assert_close(method.average[1].running_mean, expected)
 

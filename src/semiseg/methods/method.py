@@ -55,6 +55,10 @@ class MethodConfig(Settings):
             return {**cls.presets[preset], **values}
         return values
 
+    def learns_from_unlabelled(self, progress: float) -> bool:  # noqa: ARG002 - for methods that do, from some time on
+        """Whether unlabelled images train the network, so that an average's batch norms are to fit them as well."""
+        return False
+
 
 class ConsistencyConfig(MethodConfig):
     """Settings that methods with an unlabelled term share."""
@@ -83,6 +87,9 @@ class ConsistencyConfig(MethodConfig):
         if self.ramp_end < self.ramp_start:
             raise ValueError(f"ramp_end {self.ramp_end}: expected at least ramp_start {self.ramp_start}")
         return self
+
+    def learns_from_unlabelled(self, progress: float) -> bool:
+        return self.unlabelled and progress >= self.ramp_start
 
     def weight_at(self, progress: float) -> float:
         return self.weight * ramp(progress, self.ramp_start, self.ramp_end)
@@ -123,7 +130,9 @@ class Method(nn.Module, ABC):
         # distributed training synchronises gradients through forward only
         objective = self.objective(batch, draws, progress)
         if self.average is not None:
-            measure_statistics(self.average, torch.cat([batch.image, batch.unlabelled]))
+            both = self.config.learns_from_unlabelled(progress)
+            # statistics of images that the network has not learned from do not fit it, least of all another site's
+            measure_statistics(self.average, torch.cat([batch.image, batch.unlabelled]) if both else batch.image)
         return objective
 
     @torch.no_grad()

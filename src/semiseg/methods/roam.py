@@ -120,7 +120,8 @@ class Roam(Method):
         image, valid = batch.image, batch.label != IGNORE
         weight = config.weight_at(progress)
         watch = {"weight": weight}
-        unlabelled = len(batch.unlabelled) > 0 and progress >= config.ramp_start  # before, guesses are only noise
+        # before the ramp, guesses are only noise: the labelled images are mixed among themselves
+        unlabelled = len(batch.unlabelled) > 0 and config.learns_from_unlabelled(progress)
         if unlabelled:
             guess = self.guess(batch.unlabelled, draws)
             watch["guess foreground"] = float((guess.argmax(1) > 0).float().mean())
