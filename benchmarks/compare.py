@@ -23,6 +23,7 @@ from typing import Any
 import yaml
 
 BESIDE = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # this environment's `semiseg`
+MOST_COLUMNS = 6
 ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1", "PATH": BESIDE}
 
 
@@ -82,8 +83,10 @@ def one_run(grid: dict[str, Any], name: str, replicate: int, data: str, out: Pat
         call(["semiseg", "evaluate", str(predictions), data, "--out", str(scores)], log)
         for place, scans in grid.get("also_test", {}).items():
             there = folder / f"predictions-{place}"
-            call(["semiseg", "predict", str(run), scans, "--out", str(there), *chosen], log)
-            call(["semiseg", "evaluate", str(there), data, "--out", str(others[place])], log)
+            # copies of the test scans, with their labels; or other scans, with labels of their own
+            images, labels, only = (scans, data, chosen) if isinstance(scans, str) else (*scans, [])
+            call(["semiseg", "predict", str(run), images, "--out", str(there), *only], log)
+            call(["semiseg", "evaluate", str(there), labels, "--out", str(others[place])], log)
         if grid.get("rank"):
             call(["semiseg", "rank", str(run), data, "--out", str(folder / "rank"), *chosen], log)
     print(f"{name} {replicate}: Dice {mean_of(scores, 'dice'):.3f}", flush=True)
@@ -105,7 +108,7 @@ def mean_of(scores: Path, metric: str) -> float:
 
 
 def per_class(scores: Path, metric: str) -> dict[str, float]:
-    """Mean over the cases that have the class, read from the rows themselves."""
+    """Mean over the cases that have the class and a value, read from the rows themselves (HD95: both have it)."""
     values: dict[str, list[float]] = {}
     with (scores / "metrics.csv").open(newline="") as file:
         for row in csv.DictReader(file):
@@ -122,16 +125,19 @@ def tables(grid: dict[str, Any], out: Path) -> str:
         found[name] = [folder for folder in folders if (folder / "scores" / "summary.json").exists()]
     found = {name: folders for name, folders in found.items() if folders}
     classes = list(per_class(next(iter(found.values()))[0] / "scores", "dice"))
-    heads = ["Dice", *(f"Dice {c}" for c in classes), "HD95 mm", *(f"HD95 {c}" for c in classes)]
-    if len(classes) == 1:
-        heads = ["Dice", "HD95 mm"]
+    if not 1 < len(classes) <= MOST_COLUMNS:
+        classes = []
+    others = list(grid.get("also_test", {}))
+    heads = ["Dice", *(f"Dice {c}" for c in classes), *(f"Dice, {place}" for place in others)]
+    heads += ["HD95 mm", *(f"HD95 {c}" for c in classes)]
     lines = [f"| setting | runs | {' | '.join(heads)} | minutes |", f"|---|---|{'---|' * len(heads)}---|"]
     for name, folders in found.items():
         columns: list[list[float]] = []
         for metric in ("dice", "hd95_mm"):
             columns.append([mean_of(folder / "scores", metric) for folder in folders])
-            if len(classes) > 1:
-                columns += [[per_class(folder / "scores", metric)[c] for folder in folders] for c in classes]
+            columns += [[per_class(folder / "scores", metric)[c] for folder in folders] for c in classes]
+            if metric == "dice":
+                columns += [[mean_of(folder / f"scores-{place}", metric) for folder in folders] for place in others]
         digits = [3 if head.startswith("Dice") else 2 for head in heads]
         cells = [_spread(column, digit) for column, digit in zip(columns, digits, strict=True)]
         seconds = [json.loads((folder / "run" / "result.json").read_text())["duration_s"] for folder in folders]

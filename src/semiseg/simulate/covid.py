@@ -259,20 +259,26 @@ def _save_stack(path: Path, slices: list[np.ndarray]) -> None:
     save_nifti(path, stack, np.diag([-pixel_mm, -pixel_mm, 1.0, 1.0]))
 
 
+def simulate_picture(stream: str, number: int, *, size: int = 512, seed: int = 0) -> tuple[Image.Image, Slice]:
+    """A slice as it is published: 8 bits, of its own window, crop and size; and the slice, cut out the same."""
+    part = simulate_slice(stream, number, size=size, seed=seed)
+    rng = np.random.default_rng([seed, STREAMS[stream], number, 1])
+    level, width = WINDOWS_HU[rng.integers(len(WINDOWS_HU))]
+    grey = np.rint(np.clip((part.image - level) / width + 0.5, 0, 1) * 255).astype(np.uint8)
+    rows, columns = (slice(int(low * size), size - int(high * size)) for low, high in _crop(rng))
+    scale = rng.uniform(0.6, 1.2)
+    cut = Image.fromarray(grey[rows, columns])
+    cut = cut.resize((max(16, round(cut.width * scale)), max(16, round(cut.height * scale))), Image.Resampling.BOX)
+    return cut, Slice(*(array[rows, columns] for array in (part.image, part.label, part.lung)))
+
+
 def _write_pictures(out: Path, size: int, seed: int, number: int) -> None:
-    """One picture of a patient with COVID-19 and one of another: 8 bits, of its own window, crop and size."""
+    """One picture of a patient with COVID-19 and one of another."""
     for stream, folder in ((COVID, "CT_COVID"), (OTHER, "CT_NonCOVID")):
-        image = simulate_slice(stream, number, size=size, seed=seed).image
-        rng = np.random.default_rng([seed, STREAMS[stream], number, 1])
-        level, width = WINDOWS_HU[rng.integers(len(WINDOWS_HU))]
-        grey = np.rint(np.clip((image - level) / width + 0.5, 0, 1) * 255).astype(np.uint8)
-        rows, columns = (slice(int(low * size), size - int(high * size)) for low, high in _crop(rng))
-        scale = rng.uniform(0.6, 1.2)
-        cut = Image.fromarray(grey[rows, columns])
-        cut = cut.resize((max(16, round(cut.width * scale)), max(16, round(cut.height * scale))), Image.Resampling.BOX)
+        picture, _ = simulate_picture(stream, number, size=size, seed=seed)
         ending = "jpg" if number % 3 == 0 else "png"
         with replacing(out / folder / f"{stream}_{number:03d}.{ending}") as temporary:
-            cut.save(temporary, quality=80)  # of JPEG
+            picture.save(temporary, quality=80)  # of JPEG
 
 
 def _crop(rng: np.random.Generator) -> tuple[tuple[float, float], tuple[float, float]]:
