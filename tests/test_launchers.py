@@ -9,9 +9,12 @@ import time
 from pathlib import Path
 
 import pytest
+import yaml
 
 from semiseg.bench import slurm
 from semiseg.bench.launchers import Job, Local, last_line, launcher_named, run_job
+from semiseg.bench.slurm import SlurmSettings, seconds
+from semiseg.cli.settings import assigned
 from semiseg.errors import MissingExtra, UserError
 
 FAKE_SLURM = {
@@ -235,9 +238,32 @@ def test_mistakes_in_the_choice_of_a_launcher(tmp_path, monkeypatch):
         launcher_named("dask", None, tmp_path, slurm={"time": "1"})
     with pytest.raises(UserError, match=r"slurm\.partion: unknown setting; did you mean 'partition'"):
         launcher_named("slurm", None, tmp_path, slurm={"partion": "gpu"})
+    with pytest.raises(UserError, match=r"slurm\.time: '5:00': expected at least 10 minutes"):
+        launcher_named("slurm", None, tmp_path, slurm={"time": "5:00"})
+    with pytest.raises(UserError, match=r"slurm\.time: 14400: expected quotes around it"):  # from a file, unquoted
+        launcher_named("slurm", None, tmp_path, slurm=yaml.safe_load("time: 4:00:00"))
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(UserError, match=r"got no sbatch command, expected SLURM"):
         launcher_named("slurm", None, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("limit", "expected"),
+    [
+        ("90", 5400), ("30:15", 1815), ("4:00:00", 14400), ("1-2", 93600), ("1-2:30", 95400), ("1-02:03:04", 93784),
+        ("UNLIMITED", 0), ("0", 0),
+    ],
+)  # fmt: skip
+def test_time_limits_as_sbatch_takes_them(limit, expected):
+    assert seconds(limit) == expected
+
+
+def test_the_flag_gives_a_time_limit_as_it_was_typed():
+    """YAML would take 4:00:00 for 14400, and sbatch that for ten days."""
+    assert SlurmSettings.parse(assigned(["time=4:00:00", "cpus=2"], "--slurm"), where="slurm").flags() == [
+        "--time=4:00:00",
+        "--cpus-per-task=2",
+    ]
 
 
 def test_a_job_that_is_to_stop_does_not_begin(tmp_path):

@@ -241,7 +241,7 @@ def train_run(
         set_quiet(True)  # one process speaks for all
     # the others may come here after the first one has begun the folder; if it refuses, the launcher ends them all
     if main and folder.config.exists():
-        _refuse_other_settings(folder, wanted)
+        _refuse_other_settings(folder, settings)
         if not folder.result.exists() and not resume:
             raise UserError(f"{out}: got an unfinished run; go on with --resume, or choose another --out")
     if folder.result.exists():
@@ -333,16 +333,20 @@ def _finish(
     say(f"{folder.path}: finished {progress.step} steps{early}; {result['note']}; model in {folder.model}")
 
 
+def _plan_from_file(settings: RunSettings, path: str) -> Plan:
+    if settings.unlabelled_ratio is not None:
+        raise UserError(
+            f"unlabelled_ratio: got {settings.unlabelled_ratio:g} and a plan file, expected one of them; "
+            "leave one out, or say plan.unlabelled_batch"
+        )
+    plan = Plan.load(Path(path))
+    changes = for_every_channel(settings.plan, len(plan.channels))
+    return Plan.checked(merged(plan.model_dump(mode="json"), changes), where="plan")
+
+
 def _plan_of(settings: RunSettings, dataset: Dataset, splits: Splits, workers: int) -> Plan:
     if settings.plan_file:
-        if settings.unlabelled_ratio is not None:
-            raise UserError(
-                f"unlabelled_ratio: got {settings.unlabelled_ratio:g} and a plan file, expected one of them; "
-                "leave one out, or say plan.unlabelled_batch"
-            )
-        plan = Plan.load(Path(settings.plan_file))
-        changes = for_every_channel(settings.plan, len(plan.channels))
-        return Plan.checked(merged(plan.model_dump(mode="json"), changes), where="plan")
+        return _plan_from_file(settings, settings.plan_file)
     return make_plan(
         dataset,
         splits,
@@ -365,10 +369,12 @@ def _say_windowed(splits: Splits, plan: Plan, workers: int) -> None:
         say(f"{count} of {len(ranges)} scans: {AS_WINDOWED}")
 
 
-def _refuse_other_settings(folder: RunFolder, wanted: Mapping[str, Any]) -> None:
+def _refuse_other_settings(folder: RunFolder, settings: RunSettings) -> None:
     # parsed, so that settings that came later have their defaults
     before = flat(RunSettings.parse(folder.read_config(), where=str(folder.config)).resolved())
-    now = flat(wanted)
+    now = flat(settings.resolved())
+    if settings.plan_file and _plan_from_file(settings, settings.plan_file) == Plan.load(folder.plan):
+        before["plan_file"] = settings.plan_file  # the same plan, though it was in another place: a bench was moved
     changed = [
         f"{key}: {before.get(key)!r} -> {now.get(key)!r}"
         for key in sorted(before.keys() | now.keys())

@@ -19,8 +19,9 @@ import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from semiseg.bench.launchers import Ended, Job, run_job
 from semiseg.errors import Preempted, UserError
@@ -34,6 +35,9 @@ NOTICE_S = 120
 """Before the time limit: enough to save a checkpoint."""
 LOST = -1
 """Exit status of a job that SLURM ended without one: cancelled, out of memory, a node that went down."""
+
+SHORTEST_S = 600
+"""Of time limits: loading and saving take some of it, and the notice comes before it."""
 
 
 class SlurmSettings(Settings):
@@ -50,10 +54,30 @@ class SlurmSettings(Settings):
     memory: str | None = None
     """As sbatch takes it: 8G."""
 
+    @field_validator("time", mode="before")
+    @classmethod
+    def _time_for_some_steps(cls, given: Any) -> Any:
+        if isinstance(given, int):
+            raise ValueError(f"{given}: expected quotes around it, as in '4:00:00', which YAML would take for a number")
+        if isinstance(given, str) and 0 < seconds(given) < SHORTEST_S:
+            raise ValueError(f"{given!r}: expected at least 10 minutes: a job that never gets on would start for ever")
+        return given
+
     def flags(self) -> list[str]:
         named = {"cpus": "cpus-per-task", "memory": "mem"}
         given = self.model_dump(mode="json", exclude_none=True)
         return [f"--{named.get(key, key)}={value}" for key, value in given.items()]
+
+
+def seconds(limit: str) -> int:
+    """Of a time limit as sbatch takes it: minutes[:seconds], hours:minutes:seconds or days-hours[:minutes[:seconds]].
+    0 for what is none of these, such as `UNLIMITED`: sbatch says what it does not understand."""
+    days, dash, rest = limit.rpartition("-")
+    parts = rest.split(":")
+    if not all(part.isdecimal() for part in (*parts, days or "0")) or len(parts) > 3:
+        return 0
+    units = (3600, 60, 1) if dash or len(parts) == 3 else (60, 1)
+    return int(days or 0) * 86400 + sum(int(part) * unit for part, unit in zip(parts, units, strict=False))
 
 
 class Slurm:

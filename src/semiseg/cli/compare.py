@@ -80,7 +80,7 @@ def bench(
     flags = {key: value for key, value in locals().items() if key not in ("labelled", "methods", "runs")}
     values = values_of(config, set_, data, flags)
     kept = values.pop("slurm", {})  # of a file that serves elsewhere too
-    on_slurm = {**kept, **assigned(slurm)} if launcher == "slurm" else assigned(slurm)
+    on_slurm = (kept if launcher == "slurm" else {}) | assigned(slurm, "--slurm")
     settings = bench_settings(
         values, methods=listed(methods), labelled=listed(labelled), runs=runs, upper_runs=upper_runs
     )

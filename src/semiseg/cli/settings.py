@@ -32,7 +32,7 @@ def settings_of(config: Path | None, assignments: list[str] | None, data: str, f
 def values_of(config: Path | None, assignments: list[str] | None, data: str, flags: dict[str, Any]) -> dict[str, Any]:
     from semiseg.experiment import read_settings
 
-    given = assigned(assignments)
+    given = values_set(assignments)
     given["data.path"] = str(Path(data))  # without the slash that a shell's completion adds
     targets = {name: f"data.{name}" for name in _DATA_FLAGS}
     targets |= {"method": "method.name", "steps": "training.steps", "precision": "training.precision"}
@@ -50,17 +50,26 @@ def listed(text: str | None) -> list[str] | None:
     return None if text is None else [part.strip() for part in text.split(",") if part.strip()]
 
 
-def assigned(assignments: list[str] | None) -> dict[str, Any]:
-    """`dotted.key: value` of every --set."""
-    import yaml
-
-    given: dict[str, Any] = {}
+def assigned(assignments: list[str] | None, flag: str = "--set") -> dict[str, str]:
+    """`key: text` of every KEY=TEXT."""
+    given = {}
     for text in assignments or []:
         key, equals, value = text.partition("=")
         if not equals:
-            raise UserError(f"--set: got {text!r}, expected key=value, such as method.alpha=0.3")
+            example = {"--set": "method.alpha=0.3", "--slurm": "partition=gpu"}[flag]
+            raise UserError(f"{flag}: got {text!r}, expected key=value, such as {example}")
+        given[key.strip()] = value
+    return given
+
+
+def values_set(assignments: list[str] | None) -> dict[str, Any]:
+    """`dotted.key: value` of every --set, whose values are YAML."""
+    import yaml
+
+    given: dict[str, Any] = {}
+    for key, value in assigned(assignments).items():
         try:
-            given[key.strip()] = yaml.safe_load(value)
+            given[key] = yaml.safe_load(value)
         except yaml.YAMLError:
             raise UserError(f"--set {key}: got {value!r}, expected a YAML value, such as 3, true or [1, 2]") from None
     return given

@@ -35,7 +35,7 @@ def shared_out(given: dict[str, Any], *left_out: str) -> tuple[Shard | None, boo
 
     where = launcher_named(
         name or "local", None if given["scheduler"] else jobs, shards_folder(out) / "slurm",
-        device=given.get("device", "cpu"), scheduler=given["scheduler"], slurm=assigned(given["slurm"]),
+        device=given.get("device", "cpu"), scheduler=given["scheduler"], slurm=assigned(given["slurm"], "--slurm"),
     )  # fmt: skip
     count = jobs or where.at_once
     if count is None:

@@ -10,7 +10,7 @@ import typer
 
 from semiseg.cli.app import app
 from semiseg.cli.flags import AsJson, Device, Dims, Out, Overwrite, Quiet, Workers
-from semiseg.cli.settings import assigned, one_of
+from semiseg.cli.settings import one_of, values_set
 from semiseg.errors import UserError
 from semiseg.progress import set_quiet
 
@@ -86,7 +86,7 @@ def layers(
     from semiseg.experiment import read_settings
     from semiseg.networks.listing import list_layers, table
 
-    settings = read_settings(None, assigned(set_))
+    settings = read_settings(None, values_set(set_))
     for key in settings.keys() - {"network"}:
         raise UserError(f"--set {key}: got a setting of something else, expected network.KEY=VALUE; leave it out")
     axes = one_of(dims, "--dims", ("2", "3"))
