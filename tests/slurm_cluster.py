@@ -72,6 +72,7 @@ def cluster(root: Path) -> Iterator[dict[str, str]]:
                 process = subprocess.Popen(words, env=environment, stdout=out, stderr=out)
             stack.callback(_stop, process)
         _until_idle(environment)
+        stack.callback(_end_jobs, environment)
         yield environment
 
 
@@ -84,6 +85,20 @@ def _until_idle(environment: dict[str, str], seconds: float = 60) -> None:
             return
         time.sleep(0.5)
     raise AssertionError(f"the node is {said or 'nowhere'}")
+
+
+def _end_jobs(environment: dict[str, str], seconds: float = 30) -> None:
+    """Before the daemons: a step without them waits for their answer and stays behind."""
+    subprocess.run(["scancel", "--user=root"], env=environment, check=False)
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline and not _is_still(environment):
+        time.sleep(0.5)
+
+
+def _is_still(environment: dict[str, str]) -> bool:
+    said = subprocess.run(["squeue", "--noheader"], env=environment, capture_output=True, text=True, check=False)
+    steps = subprocess.run(["pgrep", "-x", "slurmstepd"], capture_output=True, check=False)
+    return not said.stdout.strip() and steps.returncode != 0
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
