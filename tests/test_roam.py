@@ -14,6 +14,7 @@ from semiseg.methods.method import forward_frozen
 from semiseg.methods.roam import Roam, RoamConfig, layer_named
 from semiseg.transforms.intensity import Intensity
 from semiseg.transforms.mixing import Mix, sharpen
+from semiseg.transforms.warp import WarpConfig
 
 ALONE = {"ema": 0.0, "layers": ["input"], "mix_skips": False, "ramp_end": 0.0, "weight": 1.0}
 
@@ -31,7 +32,7 @@ def single_voxel_network(dims):
 
 
 def mirrored(dims, **more):
-    flips = {"flip": tuple(range(dims)), "at_least": 1}
+    flips = WarpConfig(flip=tuple(range(dims)), at_least=1)
     return build_method("roam", single_voxel_network(dims), {**ALONE, "warp": flips, **more})
 
 
@@ -67,7 +68,7 @@ def test_voxels_from_outside_the_picture_are_left_out():
     """Shrunk to half, three quarters of the view are zeros from outside, whatever the guess says there."""
     batch = batch_of(2, unlabelled=4)
     batch.unlabelled[:] = 1.0
-    halved = mirrored(2, warp={"scale": [0.5, 0.5]})
+    halved = mirrored(2, warp=WarpConfig(scale=(0.5, 0.5)))
     whole = mirrored(2, warp={"probability": 0})
     assert consistency(halved, batch) == pytest.approx(consistency(whole, batch), rel=1e-4)
 

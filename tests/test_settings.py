@@ -1,9 +1,12 @@
 import pytest
 
+from semiseg.data.plan import Augmentation
 from semiseg.errors import UserError
 from semiseg.experiment import RunSettings, flat, read_settings
 from semiseg.methods import METHODS
+from semiseg.methods.method import PUBLISHED_WARP
 from semiseg.methods.roam import RoamConfig
+from semiseg.transforms.warp import WarpConfig
 
 DATA = {"data": {"path": "x"}}
 
@@ -26,6 +29,19 @@ DATA = {"data": {"path": "x"}}
 def test_mistakes_name_the_key_and_suggest(given, message):
     with pytest.raises(UserError, match=message):
         RunSettings.parse(given, where="")
+
+
+def test_a_group_given_in_part_keeps_the_rest_of_its_default():
+    """`--set plan.augmentation.warp.probability=0.5` must not switch rotation off."""
+    default, changed = Augmentation(), Augmentation.parse({"warp": {"probability": 0.5}}, where="")
+    assert changed.warp == default.warp.model_copy(update={"probability": 0.5})
+    assert changed.intensity == default.intensity
+    assert RoamConfig.parse({"warp": {"shift": 0.2}}, where="").warp == PUBLISHED_WARP.model_copy(update={"shift": 0.2})
+
+
+def test_a_group_given_in_part_keeps_the_rest_of_the_preset():
+    warp = RoamConfig.parse({"preset": "2020", "warp": {"shift": 0.2}}, where="").warp
+    assert warp == WarpConfig(probability=0, shift=0.2)
 
 
 def test_method_settings_are_checked_and_written_out_whole():

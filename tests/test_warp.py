@@ -183,7 +183,7 @@ def test_at_least_so_many_of_the_parts_that_are_switched_on(size, parts):
 )
 def test_a_sample_gets_exactly_the_parts_that_were_chosen_for_it(part, only):
     """At least one of three: the two shifts, which move all voxels alike, and another, which does not."""
-    config = WarpConfig(**only, shift=0.2, at_least=1)
+    config = WarpConfig(**only, shift=20.0, at_least=1)  # far, so that no shift is rounded to nothing
     seed, size = 5, (9, 9)
     chosen = _choose_parts(40, 2, config, torch.Generator().manual_seed(seed))
     assert set(chosen) == {part, "shift 0", "shift 1"}
@@ -250,3 +250,13 @@ def test_the_published_weak_view_is_a_warp_of_mirrors_and_shifts():
     mirrored = column > 10
     assert 70 < int(mirrored.sum()) < 130
     assert set((column - torch.where(mirrored, 16, 4)).abs().tolist()) == {0, 1, 2}
+
+
+def test_a_picture_that_is_moved_and_mirrored_keeps_its_values():
+    """By parts of a voxel it would be smoothed, and batch norm would get used to smoother pictures than it predicts."""
+    x = torch.randn(40, 2, 24, 17)
+    warp = draw(WarpConfig(flip=(0, 1), shift=0.1), (24, 17), batch=40)
+    assert float(warp.inside.float().mean()) > 0.8
+    for before, after, inside in zip(x, warp(x), warp.inside, strict=True):
+        values = after[:, inside].flatten()
+        assert float((before.flatten()[:, None] - values).abs().amin(0).max()) < 1e-4

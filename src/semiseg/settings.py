@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Mapping
 from typing import Any, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, model_validator
 
 from semiseg.errors import UserError
 
@@ -19,6 +19,15 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", coerce_numbers_to_str=True)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _complete_groups(cls, values: Any) -> Any:
+        """A group given in part keeps the rest of this field's default, which may differ from that of the group."""
+        if not isinstance(values, Mapping):
+            return values
+        defaults = {name: field.default for name, field in cls.model_fields.items()}
+        return {name: overlaid(defaults.get(name), value) for name, value in values.items()}
+
     @classmethod
     def parse(cls, values: Mapping[str, Any], where: str) -> Self:
         """Validate `values`; a mistake becomes one UserError that names the key as `where.key`."""
@@ -26,6 +35,14 @@ class Settings(BaseModel):
             return cls.model_validate(values)
         except ValidationError as error:
             raise UserError("; ".join(_sentence(cls, problem, where) for problem in error.errors())) from None
+
+
+def overlaid(default: Any, given: Any) -> Any:
+    """A mapping on top of a group of settings, group by group; anything else as it is."""
+    if not isinstance(default, Settings) or not isinstance(given, Mapping):
+        return given
+    values = {name: getattr(default, name) for name in type(default).model_fields}
+    return values | {name: overlaid(values.get(name), value) for name, value in given.items()}
 
 
 def _sentence(model: type[BaseModel], problem: Any, where: str) -> str:

@@ -15,7 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from semiseg.draws import Draws
 from semiseg.schedules import ramp
-from semiseg.settings import Settings
+from semiseg.settings import Settings, overlaid
 from semiseg.transforms.intensity import Intensity, IntensityConfig
 from semiseg.transforms.mixing import Box
 from semiseg.transforms.warp import WarpConfig
@@ -52,7 +52,8 @@ class MethodConfig(Settings):
             preset = str(values["preset"])  # YAML reads 2020 as a number
             if preset not in cls.presets:
                 raise ValueError(f"preset {preset!r}: expected one of: {', '.join(cls.presets) or 'none'}")
-            return {**cls.presets[preset], **values}
+            chosen = cls.presets[preset]
+            return {**chosen, **{name: overlaid(chosen.get(name), value) for name, value in values.items()}}
         return values
 
     def learns_from_unlabelled(self, progress: float) -> bool:  # noqa: ARG002 - for methods that do, from some time on

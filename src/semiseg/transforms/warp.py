@@ -34,7 +34,7 @@ class WarpConfig(Settings):
     """Smallest and largest magnification, drawn evenly in the logarithm."""
     shear_deg: float = Field(default=0.0, ge=0, lt=90)
     shift: float = Field(default=0.0, ge=0)
-    """Largest translation per axis, as a share of that axis' length."""
+    """Largest translation per axis, as a share of that axis' length; by whole voxels."""
     elastic: float = Field(default=0.0, ge=0)
     """Root mean square displacement per axis, as a share of the shortest side."""
     smooth: float = Field(default=0.1, gt=0)
@@ -121,6 +121,9 @@ def _draw_grid(
     half_mm = torch.tensor([max(n - 1, 1) / 2 * s for n, s in zip(size, spacing_mm, strict=True)])
     chosen = _choose_parts(batch, ndim, config, generator) if config.at_least else {}
     matrix, shift = _draw_affine(batch, half_mm, config, chosen, generator)
+    # by whole voxels: a picture that is only moved and mirrored keeps its values, and is as sharp as those to predict
+    voxel = torch.tensor([2 / max(n - 1, 1) for n in size])
+    shift = (shift / voxel).round() * voxel
     # from millimetres around the centre to the grid's -1 to 1, on both sides
     matrix = matrix * half_mm / half_mm[:, None]
     axes = [torch.linspace(-1, 1, n, device=device) if n > 1 else torch.zeros(1, device=device) for n in size]
