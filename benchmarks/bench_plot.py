@@ -67,3 +67,7 @@ def intervals(axes: plt.Axes, given: list[dict[str, float]], scale: float) -> No
     below = [scale * (each["mean"] - each["low"]) for each in given]
     above = [scale * (each["high"] - each["mean"]) for each in given]
     axes.errorbar(range(len(given)), middle, [below, above], fmt="o", color="#0072b2", capsize=4, linewidth=2, zorder=3)
+
+
+if __name__ == "__main__":
+    main()

@@ -113,10 +113,10 @@ def holm(p_values: Sequence[float]) -> list[float]:
 def bridging_coefficient(method: Scores, baseline: Scores, upper: Scores, seed: int = 0) -> Interval | None:
     """Share of the gap between baseline and all labels that a method closes: (method - baseline) / (upper - baseline).
 
-    upper may have fewer replicates. None where the gap's own interval does not exclude zero: a share of nothing.
+    upper may have fewer replicates; it has no draw, so any of them goes with any of the baseline's. None where the
+    gap's own interval does not exclude zero: a share of nothing.
     """
-    shared = min(len(upper), len(baseline))
-    gap = crossed_interval(upper[:shared] - baseline[:shared], seed)
+    gap = crossed_interval(upper[np.arange(len(baseline)) % len(upper)] - baseline, seed)
     if gap.low <= 0:
         return None
     rng = np.random.default_rng(seed)
