@@ -107,7 +107,8 @@ def test_bridging_coefficient():
 def test_the_gap_to_all_labels_is_seen_though_draws_differ_and_few_runs_have_all_labels():
     """Draws move the baseline by 4 points; paired with only three of them, a gap of 8 points would be none."""
     rng = np.random.default_rng(0)
-    baseline = 0.76 + np.linspace(-0.06, 0.05, 9)[:, None] + 0.01 * rng.standard_normal((9, 40))
+    draws = np.array([-6, 5, -3, 4, 0, 1, -2, 3, -1]) / 100
+    baseline = 0.76 + draws[:, None] + 0.01 * rng.standard_normal((9, 40))
     upper = 0.84 + 0.01 * rng.standard_normal((3, 40))
     share = bridging_coefficient(baseline + 0.02, baseline, upper)
     assert share is not None
