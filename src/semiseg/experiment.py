@@ -36,7 +36,7 @@ from semiseg.rank.volumes import reference_volumes
 from semiseg.recipes import load_recipe
 from semiseg.run import RunFolder
 from semiseg.score import scored_names
-from semiseg.settings import WORD, Settings
+from semiseg.settings import WORD, Settings, flat
 from semiseg.train import Cases, Progress, TrainingConfig, fit
 
 
@@ -385,17 +385,6 @@ def _refuse_other_settings(folder: RunFolder, settings: RunSettings) -> None:
             f"{folder.path}: got other settings than it was begun with ({'; '.join(changed)}); "
             "use the same settings, or another --out"
         )
-
-
-def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings as `dotted.key: value`."""
-    result: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, Mapping) and value:
-            result |= flat(value, f"{prefix}{key}.")
-        else:
-            result[f"{prefix}{key}"] = list(value) if isinstance(value, tuple) else value
-    return result
 
 
 def loader_workers(device: str) -> int:

@@ -45,6 +45,17 @@ def overlaid(default: Any, given: Any) -> Any:
     return values | {name: overlaid(values.get(name), value) for name, value in given.items()}
 
 
+def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings as `dotted.key: value`."""
+    result: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping) and value:
+            result |= flat(value, f"{prefix}{key}.")
+        else:
+            result[f"{prefix}{key}"] = list(value) if isinstance(value, tuple) else value
+    return result
+
+
 def _sentence(model: type[BaseModel], problem: Any, where: str) -> str:
     path = [str(part) for part in problem["loc"]]
     key = ".".join([where, *path]) if where else ".".join(path)

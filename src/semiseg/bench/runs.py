@@ -18,12 +18,12 @@ from pydantic import Field
 
 from semiseg.data.plan import merged
 from semiseg.errors import UserError
-from semiseg.experiment import RunSettings, checked_splits, flat, plan_dataset
+from semiseg.experiment import RunSettings, checked_splits, plan_dataset
 from semiseg.files import write_text
 from semiseg.manifest import MANIFEST
 from semiseg.processes import default_workers
 from semiseg.run import RunFolder
-from semiseg.settings import Settings
+from semiseg.settings import Settings, flat
 
 BASELINE = "supervised"
 DEFAULT_METHODS = ("supervised", "roam", "equireg")
