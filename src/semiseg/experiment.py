@@ -373,8 +373,9 @@ def _refuse_other_settings(folder: RunFolder, settings: RunSettings) -> None:
     # parsed, so that settings that came later have their defaults
     before = flat(RunSettings.parse(folder.read_config(), where=str(folder.config)).resolved())
     now = flat(settings.resolved())
-    if settings.plan_file and _plan_from_file(settings, settings.plan_file) == Plan.load(folder.plan):
-        before["plan_file"] = settings.plan_file  # the same plan, though it was in another place: a bench was moved
+    elsewhere = settings.plan_file if settings.plan_file != before.get("plan_file") else None
+    if elsewhere and _plan_from_file(settings, elsewhere) == Plan.load(folder.plan):
+        before["plan_file"] = elsewhere  # the same plan in another place: a bench that was moved
     changed = [
         f"{key}: {before.get(key)!r} -> {now.get(key)!r}"
         for key in sorted(before.keys() | now.keys())
