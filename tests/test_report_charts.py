@@ -43,6 +43,15 @@ def test_numbers_of_labels_are_apart_by_their_ratio():
     assert x[1] - x[0] == pytest.approx(x[2] - x[1], abs=0.2)
 
 
+def test_methods_at_one_number_of_labels_stand_side_by_side():
+    two = [Series("m", 0, [4], [0.5], [(0.4, 0.6)]), Series("n", 1, [4], [0.7], [(0.6, 0.8)])]
+    drawing = line_chart(two, x_label="", y_label="", alt="", x_ticks=[4])
+    whiskers = [numbers(path)[::2] for path in re.findall(r'class="whisker" d="([^"]*)"', drawing)]
+    middle = 50 + (charts.WIDTH - charts.RIGHT - 50) / 2
+    assert whiskers == [pytest.approx([middle - 8] * 2, abs=0.1), pytest.approx([middle + 8] * 2, abs=0.1)]
+    assert re.findall(r'class="marker" transform="translate\(([\d.]+)', drawing) == [f"{x[0]:.1f}" for x in whiskers]
+
+
 def test_bands_are_left_out_where_an_interval_is_unknown():
     known = Series("m", 0, [1, 2], [0.5, 0.6], [(0.4, 0.6), (0.5, 0.7)])
     unknown = Series("n", 1, [1, 2], [0.5, 0.6], [(-np.inf, np.inf), (0.5, 0.7)])

@@ -16,6 +16,8 @@ WIDTH, HEIGHT = 460.0, 290.0
 RIGHT, TOP, BOTTOM = 12.0, 10.0, 42.0
 ROW = 34.0
 """Height of one box with its points."""
+ABREAST = 16.0
+"""Between series that have a value at the same one place only."""
 LETTER = 7.6
 """About the width of a character in labels."""
 MOST_POINTS = 200
@@ -129,8 +131,9 @@ def line_chart(
     parts = [frame.axes(ticks(*frame.x) if x_ticks is None else x_ticks, ticks(*frame.y), x_label, y_label)]
     for level in levels:
         parts.append(_level(level, frame))
-    for each in series:
-        parts.append(_line(each, frame))
+    apart = ABREAST if len(set(xs)) == 1 else 0
+    for index, each in enumerate(series):
+        parts.append(_line(each, frame, apart * (index - (len(series) - 1) / 2)))
     return _svg(parts, HEIGHT, alt)
 
 
@@ -202,14 +205,13 @@ def _tenths(shares: Sequence[float]) -> tuple[float, float]:
     return low, max(ceil(10 * max(shares)) / 10, low + 0.1)
 
 
-def _line(series: Series, frame: _Frame) -> Markup:
-    places = [(frame.across(x), frame.up(y)) for x, y in zip(series.x, series.y, strict=True)]
+def _line(series: Series, frame: _Frame, aside: float) -> Markup:
+    across = [frame.across(x) + aside for x in series.x]
+    places = [(x, frame.up(y)) for x, y in zip(across, series.y, strict=True)]
     band = Markup("")
     if series.band and all(np.isfinite(ends).all() for ends in series.band):
-        edge = [(frame.across(x), frame.up(high)) for x, (_, high) in zip(series.x, series.band, strict=True)]
-        edge += [
-            (frame.across(x), frame.up(low)) for x, (low, _) in reversed([*zip(series.x, series.band, strict=True)])
-        ]
+        edge = [(x, frame.up(high)) for x, (_, high) in zip(across, series.band, strict=True)]
+        edge += [(x, frame.up(low)) for x, (low, _) in reversed([*zip(across, series.band, strict=True)])]
         if len(series.x) == 1:
             band = _path("whisker", edge, 0)
         else:
