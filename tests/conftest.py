@@ -53,6 +53,30 @@ def not_quiet() -> None:
 
 
 @pytest.fixture
+def one_core(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands that run in this process use one core, no GPU, and a wide terminal."""
+    monkeypatch.setenv("SEMISEG_WORKERS", "1")
+    monkeypatch.setenv("SEMISEG_DEVICE", "cpu")
+    monkeypatch.setenv("COLUMNS", "200")
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Five labelled scans and two without labels; see command_line."""
+    from command_line import write_study  # which imports this file
+
+    return write_study(tmp_path_factory.mktemp("study"))
+
+
+@pytest.fixture(scope="module")
+def run_folder(study: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny finished run on the study."""
+    from command_line import train_run_on
+
+    return train_run_on(study, tmp_path_factory.mktemp("run") / "run")
+
+
+@pytest.fixture
 def plain_cohort(tmp_path: Path) -> Callable[..., Path]:
     """Write images/ and labels/ (and unlabelled/) of balls; returns the folder."""
 

@@ -7,7 +7,7 @@ import sys
 import pytest
 import torch
 import yaml
-from command_line import TINY, semiseg, train_run_on, write_study
+from command_line import TINY, semiseg
 
 from semiseg.cli import app
 
@@ -17,21 +17,7 @@ COMMANDS = (
 )
 
 
-@pytest.fixture(autouse=True)
-def one_core(monkeypatch):
-    monkeypatch.setenv("SEMISEG_WORKERS", "1")
-    monkeypatch.setenv("SEMISEG_DEVICE", "cpu")
-    monkeypatch.setenv("COLUMNS", "200")
-
-
-@pytest.fixture(scope="module")
-def study(tmp_path_factory):
-    return write_study(tmp_path_factory.mktemp("study"))
-
-
-@pytest.fixture(scope="module")
-def run_folder(study, tmp_path_factory):
-    return train_run_on(study, tmp_path_factory.mktemp("run") / "run")
+pytestmark = pytest.mark.usefixtures("one_core")
 
 
 def one_message(err):

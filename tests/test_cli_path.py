@@ -5,25 +5,10 @@ import json
 import nibabel as nib
 import numpy as np
 import pytest
-from command_line import TINY, VALUE, rows_of, semiseg, train_run_on, write_study
+from command_line import TINY, VALUE, rows_of, semiseg
 from conftest import write_nifti
 
-
-@pytest.fixture(autouse=True)
-def one_core(monkeypatch):
-    monkeypatch.setenv("SEMISEG_WORKERS", "1")
-    monkeypatch.setenv("SEMISEG_DEVICE", "cpu")
-    monkeypatch.setenv("COLUMNS", "200")
-
-
-@pytest.fixture(scope="module")
-def study(tmp_path_factory):
-    return write_study(tmp_path_factory.mktemp("study"))
-
-
-@pytest.fixture(scope="module")
-def run_folder(study, tmp_path_factory):
-    return train_run_on(study, tmp_path_factory.mktemp("run") / "run")
+pytestmark = pytest.mark.usefixtures("one_core")
 
 
 def test_check_says_what_there_is(study):

@@ -6,27 +6,13 @@ from unittest.mock import patch
 
 import pytest
 from bench_grid import InProcess
-from command_line import rows_of, semiseg, train_run_on, write_study
+from command_line import rows_of, semiseg
 
 from semiseg.errors import UserError
 from semiseg.evaluate import _score
 from semiseg.shards import Shard
 
-
-@pytest.fixture(autouse=True)
-def one_core(monkeypatch):
-    monkeypatch.setenv("SEMISEG_WORKERS", "1")
-    monkeypatch.setenv("SEMISEG_DEVICE", "cpu")
-
-
-@pytest.fixture(scope="module")
-def study(tmp_path_factory):
-    return write_study(tmp_path_factory.mktemp("study"))
-
-
-@pytest.fixture(scope="module")
-def run_folder(study, tmp_path_factory):
-    return train_run_on(study, tmp_path_factory.mktemp("run") / "run")
+pytestmark = pytest.mark.usefixtures("one_core")
 
 
 @pytest.fixture(scope="module")
