@@ -33,6 +33,28 @@ def test_other_settings_are_refused_and_listed(plain_cohort, tmp_path):
         train_run(settings_of(data, "supervised"), tmp_path / "run", device="cpu", workers=1)
 
 
+def test_a_plan_file_may_move_or_go_but_not_change(plain_cohort, tmp_path):
+    data, plan, elsewhere = plain_cohort(), tmp_path / "plan.json", tmp_path / "elsewhere.json"
+    plan.write_text(
+        train_run(settings_of(data, "supervised"), tmp_path / "a", device="cpu", workers=1).plan.read_text()
+    )
+
+    def resumed(file):
+        settings = settings_of(data, "supervised", plan_file=str(file))
+        run = train_run(settings, tmp_path / "run", resume=True, device="cpu", workers=1)
+        return json.loads(run.result.read_text())["steps"]
+
+    assert resumed(plan) == 6
+    plan.rename(elsewhere)
+    (tmp_path / "run" / "result.json").unlink()  # as if it had been interrupted at its last checkpoint
+    assert resumed(plan) == 6  # the run keeps its own
+    assert resumed(elsewhere) == 6
+    for file in (elsewhere, plan):  # in another place, or where it was
+        file.write_text(json.dumps({**json.loads(elsewhere.read_text()), "overlap": 0.25}))
+        with pytest.raises(UserError, match=r"than it was begun with \(plan_file: '.*run/plan.json' -> '.*json'\)"):
+            resumed(file)
+
+
 def test_first_weights_from_another_run(plain_cohort, tmp_path):
     data = plain_cohort()
     first = train_run(settings_of(data, "supervised"), tmp_path / "first", device="cpu", workers=1)

@@ -373,9 +373,11 @@ def _refuse_other_settings(folder: RunFolder, settings: RunSettings) -> None:
     # parsed, so that settings that came later have their defaults
     before = flat(RunSettings.parse(folder.read_config(), where=str(folder.config)).resolved())
     now = flat(settings.resolved())
-    elsewhere = settings.plan_file if settings.plan_file != before.get("plan_file") else None
-    if elsewhere and _plan_from_file(settings, elsewhere) == Plan.load(folder.plan):
-        before["plan_file"] = elsewhere  # the same plan in another place: a bench that was moved
+    given = settings.plan_file
+    if given and (given != before.get("plan_file") or Path(given).exists()):
+        # the run has its plan: the file may be gone, or in another place (a bench that was moved), but not another plan
+        same = _plan_from_file(settings, given) == Plan.load(folder.plan)
+        before["plan_file"] = given if same else str(folder.plan)
     changed = [
         f"{key}: {before.get(key)!r} -> {now.get(key)!r}"
         for key in sorted(before.keys() | now.keys())
