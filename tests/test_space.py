@@ -3,7 +3,8 @@ import itertools
 import numpy as np
 import pytest
 
-from semiseg.data.correct import correct_bias, equalise
+from semiseg.data.bias import correct_bias
+from semiseg.data.correct import equalise
 from semiseg.data.plan import Normalisation, Plan
 from semiseg.data.space import (
     LARGEST,

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from semiseg.data.correct import correct_bias, eight_bit_top, equalise, head_mask
+from semiseg.data.bias import correct_bias, head_mask
+from semiseg.data.correct import eight_bit_top, equalise
 from semiseg.data.facts import Box, bounding_box
 from semiseg.data.images import from_ras, ras_spacing, to_ras
 from semiseg.data.plan import Normalisation, Plan
