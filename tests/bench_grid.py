@@ -8,6 +8,7 @@ from command_line import TINY, semiseg
 from conftest import ball, write_nifti
 
 from semiseg.bench.launchers import Ended, Job
+from semiseg.progress import set_quiet
 
 FLAGS = (
     *("--methods", "equireg", "--labelled", "2,4", "--runs", "2", "--upper-runs", "1", "--test", "2", "--val", "1"),
@@ -29,6 +30,7 @@ class InProcess:
             job.log.parent.mkdir(parents=True, exist_ok=True)
             job.log.with_suffix(".lock").touch()
             code, _, err = semiseg(*job.command[3:])  # after `python -m semiseg.cli`
+            set_quiet(False)  # which the run asked for, for its own process
             job.log.write_text(err)
             self.done.append(job.log.stem)
             yield job, code

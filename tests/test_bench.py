@@ -1,6 +1,7 @@
 """The command `bench` on a tiny grid: what it runs, what it never runs again, what it writes and refuses."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 from unittest.mock import patch
@@ -203,6 +204,7 @@ def test_a_run_that_fails_is_reported_and_more_can_be_added_later(again):
     third = {name.removesuffix("-0") + "-2" for name in GRID if name.endswith("-0")}
     broken = {f"broken-{count}-{replicate}" for count in (2, 4) for replicate in range(3)}
     assert set(ran) == third | broken
+    assert len(re.findall(r"^\d+/10 .*, about .+ left$", err, re.MULTILINE)) == 9  # not after the last
     for name in broken:
         assert f"{name}: failed: exit status 7: error: training: got " in err
         assert str(out / "logs" / f"{name}.log") in err

@@ -54,8 +54,12 @@ def _lines(items: Iterable[T], description: str, total: int | None) -> Iterator[
 def _line(description: str, done: int, total: int | None, elapsed_s: float) -> str:
     if not total:
         return f"{description}: {done}"
-    left = f", about {_duration(elapsed_s * (total - done) / done)} left" if done else ""
-    return f"{description}: {done}/{total}{left}"
+    return f"{description}: {done}/{total}{time_left(done, total, elapsed_s)}"
+
+
+def time_left(done: int, total: int, elapsed_s: float) -> str:
+    """Words to put after how far something is, if that can be told."""
+    return f", about {_duration(elapsed_s * (total - done) / done)} left" if 0 < done < total else ""
 
 
 def _duration(seconds: float) -> str:

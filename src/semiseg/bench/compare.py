@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -27,7 +28,7 @@ from semiseg.bench.summary import Line, summarise, to_json, write_summary
 from semiseg.errors import Preempted, SomeCasesFailed
 from semiseg.experiment import prepare_dataset
 from semiseg.files import write_json
-from semiseg.progress import say
+from semiseg.progress import say, time_left
 
 
 @dataclass(frozen=True)
@@ -64,12 +65,14 @@ def run_bench(
         if missing:  # once, not by all the runs that start at the same time
             prepare_dataset(run_settings(settings, Run(BASELINE, ALL, 0), plan), workers)
             jobs = {_job(settings, run, plan, out, device): run for run in missing}
+            start = time.monotonic()
             with _termination(out), closing(launcher.run(list(jobs))) as ended:
                 for done, (job, status) in enumerate(ended, start=1):
                     name = jobs[job].name
                     if status or not is_finished(out / "runs" / name):
                         failed[name] = f"exit status {status}: {last_line(job.log)} ({job.log})"
-                    say(f"{done}/{len(missing)} {name}: {failed.get(name, 'finished')}")
+                    left = time_left(done, len(missing), time.monotonic() - start)
+                    say(f"{done}/{len(missing)} {name}: {failed.get(name, 'finished')}{left}")
     finally:
         comparison = collect(settings, out, failed)
     return comparison
