@@ -35,6 +35,8 @@ class Line:
     """Of the last checkpoint, where validation scans chose one."""
     difference: Interval | None = None
     """From the baseline with the same labels, replicate by replicate."""
+    pairs: int = 0
+    """Replicates that the baseline has too: what the difference and its test rest on."""
     p: float | None = None
     p_holm: float | None = None
     """Adjusted for all comparisons of the bench."""
@@ -88,6 +90,7 @@ def _against(runs: Sequence[Finished], baseline: Sequence[Finished], upper: Sequ
     pair = case_scores([own[k] for k in shared] + [other[k] for k in shared])  # on the same cases
     method, base = pair[: len(shared)], pair[len(shared) :]
     facts: dict[str, Any] = {
+        "pairs": len(shared),
         "difference": crossed_interval(method - base),
         "p": sign_flip_p((method - base).mean(1)),
     }
@@ -98,7 +101,7 @@ def _against(runs: Sequence[Finished], baseline: Sequence[Finished], upper: Sequ
 
 def _judged(line: Line, p_holm: float) -> Line:
     assert line.difference is not None
-    said = verdict(line.difference, p_holm, line.replicates, line.bridging)
+    said = verdict(line.difference, p_holm, line.pairs, line.bridging)
     return Line(**{**vars(line), "p_holm": p_holm, "verdict": said})
 
 
