@@ -248,10 +248,10 @@ def test_other_settings_are_refused(again, more, said):
     [
         (("--labelled", "many"), "--labelled: got ['many'], expected numbers or shares of labelled scans"),
         (("--labelled", "2,40"), "40"),
-        (("--methods", "roma"), "got 'roma', expected one of"),
+        (("--methods", "roma"), "error: methods: roma: --method: got 'roma', expected one of"),
         (
             ("--methods", "mine", "--set", "methods.mine={name: roam, alpah: 1}"),
-            "unknown setting; did you mean 'alpha'?",
+            "error: methods: mine: method.alpah: unknown setting; did you mean 'alpha'?",
         ),
         (("--set", "methods.supervised={name: roam}"), "supervised is the baseline"),
         (("--set", "method.weight=3"), "say methods.NAME.KEY"),

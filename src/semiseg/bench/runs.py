@@ -191,7 +191,9 @@ def bench_settings(
         "labelled": tuple(dict.fromkeys(counts)),
     }
     if not counts or not all(map(_LABELLED.fullmatch, counts)):
-        raise UserError(f"--labelled: got {counts}, expected numbers or shares of labelled scans, such as 2,4,8")
+        raise UserError(
+            f"--labelled: got {counts or None}, expected numbers or shares of labelled scans, such as 2,4,8"
+        )
     for name, described_as in given["methods"].items():
         if not _NAME.fullmatch(name) or (name == BASELINE and described_as["name"] != BASELINE):
             raise UserError(
@@ -201,8 +203,10 @@ def bench_settings(
         mode="json"
     )
     settings = BenchSettings.parse(given, where="bench")
-    resolved = {  # a mistake must be found before hours of training
-        name: run_settings(settings, Run(name, counts[0], 0), Path("plan.json")).resolved()["method"]
-        for name in settings.methods
-    }
+    resolved = {}
+    for name in settings.methods:  # a mistake must be found before hours of training
+        try:
+            resolved[name] = run_settings(settings, Run(name, counts[0], 0), Path("plan.json")).resolved()["method"]
+        except UserError as error:
+            raise UserError(f"methods: {name}: {error}") from None
     return settings.model_copy(update={"methods": resolved})
