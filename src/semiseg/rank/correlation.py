@@ -86,7 +86,7 @@ def draw_correlation(correlations: Sequence[Correlation], path: Path) -> str:
     told = "; ".join(each.text for each in correlations)
     alternative = f"True Dice against {score}, a point a scan, a panel a structure. Rank correlation: {told}."
     panels = [(f"{each.name}\n{each.rho_text}", (each.estimated, each.true)) for each in correlations]
-    png = scatter(panels, score.replace("_", " "), "true Dice", alternative, same_range=score == "equivariance_dice")
+    png = scatter(panels, score.replace("_", " "), "true Dice", alternative, same_range=score.endswith("_dice"))
     with replacing(path) as temporary:
         temporary.write_bytes(png)
     return alternative
