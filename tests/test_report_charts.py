@@ -36,6 +36,14 @@ def test_a_line_runs_where_its_values_are():
     assert 'role="img"' in drawing
 
 
+def test_long_numbers_are_beside_the_label_of_their_axis():
+    drawing = line_chart([Series("m", 0, [0, 10], [0.791, 0.803])], x_label="", y_label="Dice", alt="")
+    number = max(
+        re.findall(r'<text x="([\d.]+)" y="[\d.]+" text-anchor="end">(0.\d+)<', drawing), key=lambda n: len(n[1])
+    )
+    assert float(number[0]) - charts.LETTER * len(number[1]) >= 20  # the label takes 20
+
+
 def test_numbers_of_labels_are_apart_by_their_ratio():
     drawing = line_chart([Series("m", 0, [2, 4, 8], [0.1] * 3)], x_label="", y_label="", alt="", logarithmic=True)
     (line,) = re.findall(r'class="line" d="([^"]*)"', drawing)

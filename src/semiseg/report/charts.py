@@ -126,9 +126,11 @@ def line_chart(
     xs = [x for each in series for x in each.x]
     ys = [y for each in series for y in (*each.y, *(end for ends in each.band for end in ends))]
     ys += [end for level in levels for end in (level.low, level.y, level.high)]
-    frame = _Frame(_widened(xs, 1.25 if logarithmic else None), _widened([y for y in ys if np.isfinite(y)]),
-                   logarithmic=logarithmic)  # fmt: skip
-    parts = [frame.axes(ticks(*frame.x) if x_ticks is None else x_ticks, ticks(*frame.y), x_label, y_label)]
+    x_range, y_range = _widened(xs, 1.25 if logarithmic else None), _widened([y for y in ys if np.isfinite(y)])
+    y_ticks = ticks(*y_range)
+    left = max(50, 26 + LETTER * max(len(f"{tick:g}") for tick in y_ticks))  # the numbers, beside the axis' label
+    frame = _Frame(x_range, y_range, left, logarithmic=logarithmic)
+    parts = [frame.axes(ticks(*x_range) if x_ticks is None else x_ticks, y_ticks, x_label, y_label)]
     for level in levels:
         parts.append(_level(level, frame))
     apart = ABREAST if len(set(xs)) == 1 else 0
