@@ -86,7 +86,8 @@ def dice_boxes(study: Study, targets: Mapping[str, str]) -> list[Chart]:
         values[name] = {arm: _mean_by_case([_dice_of(rows, name) for rows in runs]) for arm, runs in scores.items()}
     if len(values) == 2:  # one class is its own mean
         del values[MEAN]
-    return [Chart(name, _boxes(study, name, by_arm, targets)) for name, by_arm in values.items()]
+    titles = {name: _headed(name) if name == MEAN else name for name in values}  # a class keeps its name
+    return [Chart(titles[name], _boxes(study, name, by_arm, targets)) for name, by_arm in values.items()]
 
 
 def _boxes(study: Study, name: str, by_arm: Mapping[str, Mapping[str, float]], targets: Mapping[str, str]) -> Markup:
@@ -143,7 +144,8 @@ def estimate_scatters(study: Study, targets: Mapping[str, str]) -> list[Chart]:
     """Estimated against true Dice, a chart an arm and structure."""
     charts = []
     for arm, correlations in study.correlations.items():
-        for each in correlations:
+        single = len(correlations) == 2  # one class is its own mean
+        for each in (each for each in correlations if not (single and each.kind == "mean")):
             score = each.score.replace("_dice", " Dice")
             points = [
                 (x, Point(y, f"{case}: {score} {x:.3f}, true Dice {y:.3f}", targets.get(case, "")))
@@ -180,7 +182,11 @@ def _training_charts(study: Study, arms: Sequence[Arm]) -> list[Chart]:
                 [(line["step"], line["terms"][term]) for line in lines if term in line["terms"]]
             )
             wanted.setdefault(f"loss: {term}", []).append(_series(study, arm, steps, _smooth(values)))
-    return [Chart(label, _curves(series, label), key(series)) for label, series in wanted.items()]
+    return [Chart(_headed(label), _curves(series, label), key(series)) for label, series in wanted.items()]
+
+
+def _headed(words: str) -> str:
+    return words[:1].upper() + words[1:]
 
 
 def _curves(series: Sequence[Series], label: str) -> Markup:
