@@ -50,6 +50,7 @@ def done(balls, tmp_path_factory):
     with patch.dict("os.environ", SEMISEG_CACHE=str(out.parent / "cache"), SEMISEG_WORKERS="1"):
         code, text, err, ran = bench(balls, out)
     assert code == 0, err
+    assert err.count("modality not declared") == 1  # what was found in the dataset is told once
     return out, text, ran
 
 

@@ -197,10 +197,14 @@ def checked_splits(data: DataConfig, workers: int, saved: Path | None = None) ->
     return dataset, splits, checked(splits)
 
 
-def plan_dataset(settings: RunSettings, workers: int | None = None) -> Plan:
-    """The plan that `train_run` would make: from all scans that are not test scans, and from visible labels only."""
+def plan_dataset(settings: RunSettings, workers: int | None = None, *, announce: bool = True) -> Plan:
+    """The plan that `train_run` would make: from all scans that are not test scans, and from visible labels only.
+
+    announce: tell the user what was found in the dataset.
+    """
     workers = default_workers() if workers is None else workers
-    return _plan_of(settings, *_announced(settings, workers), workers)
+    dataset, splits = _announced(settings, workers) if announce else checked_splits(settings.data, workers)[:2]
+    return _plan_of(settings, dataset, splits, workers)
 
 
 def prepare_dataset(settings: RunSettings, workers: int | None = None) -> list[PreparedCase]:

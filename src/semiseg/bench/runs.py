@@ -128,7 +128,7 @@ def begin(settings: BenchSettings, out: Path, workers: int | None) -> Path:
     path, config = out / "plan.json", out / "bench.yaml"
     if not config.exists():  # it is written last: without it, the plan may be of other settings
         values = merged(settings.run, {"data": {"labelled": settings.labelled[0], "draw": 0}})
-        plan_dataset(RunSettings.parse(values, where="run"), workers).save(path)
+        plan_dataset(RunSettings.parse(values, where="run"), workers, announce=False).save(path)  # preparing tells
     for count in settings.labelled:
         data = run_settings(settings, Run(BASELINE, count, 0), path).data
         _, splits, _ = checked_splits(data, default_workers() if workers is None else workers)
