@@ -9,15 +9,16 @@ the one in src/semiseg/bundles.
 import sys
 from pathlib import Path
 
-from semiseg.bundle import export_bundle
 from semiseg.data.layouts import open_dataset
-from semiseg.evaluate import evaluate_folder
-from semiseg.experiment import DataConfig, RunSettings, train_run
+from semiseg.evaluation.evaluate import evaluate_folder
+from semiseg.experiments.experiment import train_run
+from semiseg.experiments.run_settings import DataConfig, RunSettings
 from semiseg.files import write_text
-from semiseg.model import BUNDLES, load_model
-from semiseg.predict import predict_cases
+from semiseg.models.bundle import export_bundle
+from semiseg.models.model import BUNDLES, load_model
+from semiseg.prediction.cases import predict_cases
 from semiseg.simulate.brain import simulate_brains
-from semiseg.train import TrainingConfig
+from semiseg.training.session import TrainingConfig
 
 DESCRIPTION = (
     "Grey matter, white matter and fluid (ventricles, cisterns, wide sulci) in T1-weighted MR of the brain, skull "

@@ -26,7 +26,7 @@ import nibabel
 import numpy as np
 
 from semiseg.cli import main
-from semiseg.run import RunFolder
+from semiseg.runs.folder import RunFolder
 
 CASES = {
     "roam": {"size": 256, "channels": 1, "classes": 28, "settings": ["method.preset=2020", "network.name=roam-unet"]},

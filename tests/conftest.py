@@ -7,37 +7,21 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-import nibabel as nib
-import numpy as np
 import pytest
 import torch
 from jaxtyping import install_import_hook
+from support.scans import ball, write_nifti
 
 # the shapes in the annotations of what computes are checked wherever a test calls it
-CHECKED = ("losses", "methods", "networks", "predict", "transforms", "data.resample", "data.space", "rank.scores")
+CHECKED = (
+    *("losses", "methods", "networks", "transforms", "data.intensities", "data.resample", "data.space"),
+    *("models.windows", "prediction.cases", "rank.scores"),
+)
 install_import_hook([f"semiseg.{module}" for module in CHECKED], "beartype.beartype")
 
 from semiseg.progress import set_quiet  # noqa: E402  (after the hook)
 
 torch.set_num_threads(1)  # several times faster for tiny networks
-
-AFFINE = np.diag([1.0, 1.0, 1.0, 1.0])
-
-
-def write_nifti(path: Path, array: np.ndarray, affine: np.ndarray = AFFINE) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    nib.save(nib.Nifti1Image(array, affine), path)
-    return path
-
-
-def ball(shape: tuple[int, int, int], seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """A noisy image of a ball and its label (0 and 1)."""
-    rng = np.random.default_rng(seed)
-    centre = np.array(shape) / 2 + rng.uniform(-1, 1, 3)
-    distance = np.linalg.norm(np.indices(shape).T - centre, axis=-1).T
-    label = (distance < min(shape) / 3).astype(np.uint8)
-    image = 100 * label + 20 + rng.normal(0, 5, shape)
-    return image.astype(np.float32), label
 
 
 @pytest.fixture(autouse=True)
@@ -63,7 +47,7 @@ def one_core(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Five labelled scans and two without labels; see command_line."""
-    from command_line import write_study  # which imports this file
+    from support.command_line import write_study
 
     return write_study(tmp_path_factory.mktemp("study"))
 
@@ -71,7 +55,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def run_folder(study: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny finished run on the study."""
-    from command_line import train_run_on
+    from support.command_line import train_run_on
 
     return train_run_on(study, tmp_path_factory.mktemp("run") / "run")
 

@@ -1,12 +1,12 @@
 import pytest
 
-from semiseg.data.plan import Augmentation
 from semiseg.errors import UserError
-from semiseg.experiment import RunSettings, read_settings
+from semiseg.experiments.run_settings import RunSettings, read_settings
 from semiseg.methods import METHODS
 from semiseg.methods.method import PUBLISHED_WARP
 from semiseg.methods.roam import RoamConfig
 from semiseg.settings import flat
+from semiseg.transforms.augment import Augmentation
 from semiseg.transforms.warp import WarpConfig
 
 DATA = {"data": {"path": "x"}}

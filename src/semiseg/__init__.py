@@ -12,22 +12,24 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from semiseg.data.check import CheckReport, check_dataset
     from semiseg.data.dataset import Case, Dataset
-    from semiseg.data.fingerprint import make_plan
     from semiseg.data.layouts import open_dataset, open_inputs
     from semiseg.data.plan import Plan
+    from semiseg.data.planning import make_plan
     from semiseg.data.splits import Splits, make_splits
     from semiseg.draws import Draws
     from semiseg.errors import InputError, UserError
-    from semiseg.evaluate import Evaluation, evaluate_folder
-    from semiseg.experiment import RunSettings, plan_dataset, prepare_dataset, train_run
+    from semiseg.evaluation.evaluate import Evaluation, evaluate_folder
+    from semiseg.experiments.experiment import plan_dataset, prepare_dataset, train_run
+    from semiseg.experiments.run_settings import RunSettings
     from semiseg.methods import METHODS
-    from semiseg.methods.method import ConsistencyConfig, Method, MethodConfig, forward_frozen
-    from semiseg.model import load_model, save_model
-    from semiseg.predict import LoadedModel, Predictions, predict_cases
+    from semiseg.methods.method import ConsistencyConfig, Method, MethodConfig
+    from semiseg.models.model import LoadedModel, load_model, save_model
+    from semiseg.networks.frozen import forward_frozen
+    from semiseg.prediction.cases import Predictions, predict_cases
     from semiseg.rank.correlation import Correlation, draw_correlation, rank_correlation
     from semiseg.rank.ranking import Ranking, Transforms, rank_cases
     from semiseg.report.page import report_folders
-    from semiseg.run import RunFolder
+    from semiseg.runs.folder import RunFolder
     from semiseg.transforms.mixing import Box, Mix
     from semiseg.transforms.warp import Warp, WarpConfig
     from semiseg.types import IGNORE, Batch, Geometry, Objective
@@ -35,22 +37,24 @@ if TYPE_CHECKING:
 _HOMES = {
     "data.check": ("CheckReport", "check_dataset"),
     "data.dataset": ("Case", "Dataset"),
-    "data.fingerprint": ("make_plan",),
     "data.layouts": ("open_dataset", "open_inputs"),
     "data.plan": ("Plan",),
+    "data.planning": ("make_plan",),
     "data.splits": ("Splits", "make_splits"),
     "draws": ("Draws",),
     "errors": ("InputError", "UserError"),
-    "evaluate": ("Evaluation", "evaluate_folder"),
-    "experiment": ("RunSettings", "plan_dataset", "prepare_dataset", "train_run"),
+    "evaluation.evaluate": ("Evaluation", "evaluate_folder"),
+    "experiments.experiment": ("plan_dataset", "prepare_dataset", "train_run"),
+    "experiments.run_settings": ("RunSettings",),
     "methods": ("METHODS",),
-    "methods.method": ("ConsistencyConfig", "Method", "MethodConfig", "forward_frozen"),
-    "model": ("load_model", "save_model"),
-    "predict": ("LoadedModel", "Predictions", "predict_cases"),
+    "methods.method": ("ConsistencyConfig", "Method", "MethodConfig"),
+    "models.model": ("LoadedModel", "load_model", "save_model"),
+    "networks.frozen": ("forward_frozen",),
+    "prediction.cases": ("Predictions", "predict_cases"),
     "rank.correlation": ("Correlation", "draw_correlation", "rank_correlation"),
     "rank.ranking": ("Ranking", "Transforms", "rank_cases"),
     "report.page": ("report_folders",),
-    "run": ("RunFolder",),
+    "runs.folder": ("RunFolder",),
     "transforms.mixing": ("Box", "Mix"),
     "transforms.warp": ("Warp", "WarpConfig"),
     "types": ("IGNORE", "Batch", "Geometry", "Objective"),

@@ -9,16 +9,17 @@ from typing import Any
 from semiseg.data.dataset import Case
 from semiseg.data.layouts import open_dataset
 from semiseg.errors import SomeCasesFailed
-from semiseg.evaluate import evaluate_folder
-from semiseg.experiment import DataConfig, RunSettings, train_run
-from semiseg.model import load_model
-from semiseg.predict import predict_cases
+from semiseg.evaluation.evaluate import evaluate_folder
+from semiseg.experiments.experiment import train_run
+from semiseg.experiments.run_settings import DataConfig, RunSettings
+from semiseg.models.model import load_model
+from semiseg.prediction.cases import predict_cases
 from semiseg.progress import say
 from semiseg.report.page import write_report
-from semiseg.report.results import Result, Summary, summarise
 from semiseg.report.sources import runs_study
+from semiseg.report.study import Result, Summary, summarise
 from semiseg.simulate.brain import simulate_brains
-from semiseg.train import TrainingConfig
+from semiseg.training.session import TrainingConfig
 
 METHODS = ("supervised", "roam", "equireg")
 LABELLED, VALIDATION = 3, 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from itertools import product
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -34,6 +35,12 @@ class Geometry:
         """Distance between neighbouring voxels along each axis, in axis order."""
         lengths = np.linalg.norm(self.affine[:3, :3], axis=0)
         return (float(lengths[0]), float(lengths[1]), float(lengths[2]))
+
+    def corner_displacement_mm(self, other: Geometry) -> float:
+        """Distance between the places that the two geometries give to a corner voxel; the largest one."""
+        corners = np.array([[*index, 1] for index in product(*((0, size - 1) for size in self.shape))])
+        moved = corners @ (self.affine - other.affine).T
+        return float(np.linalg.norm(moved[:, :3], axis=1).max())
 
 
 @dataclass(frozen=True, eq=False)

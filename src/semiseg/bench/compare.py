@@ -10,9 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from semiseg.bench.launchers import Job, Launcher, last_line
-from semiseg.bench.results import read_finished, write_results
-from semiseg.bench.runs import (
+from semiseg.bench.grid import (
     ALL,
     BASELINE,
     BenchSettings,
@@ -24,10 +22,12 @@ from semiseg.bench.runs import (
     planned_runs,
     run_settings,
 )
-from semiseg.bench.summary import Line, summarise, to_json, write_summary
+from semiseg.bench.lines import Line, summarise, to_json, write_summary
+from semiseg.bench.results import read_finished, write_results
 from semiseg.errors import Preempted, SomeCasesFailed
-from semiseg.experiment import prepare_dataset
+from semiseg.experiments.experiment import prepare_dataset
 from semiseg.files import write_json
+from semiseg.jobs.job import Job, Launcher, last_line
 from semiseg.progress import say, time_left
 
 

@@ -8,8 +8,7 @@ from itertools import pairwise
 from pathlib import Path
 from statistics import median
 
-from semiseg.bench.launchers import Job, Launcher, last_line
-from semiseg.bench.runs import (
+from semiseg.bench.grid import (
     ALL,
     BASELINE,
     BenchSettings,
@@ -22,9 +21,11 @@ from semiseg.bench.runs import (
     run_settings,
 )
 from semiseg.errors import SomeCasesFailed
-from semiseg.experiment import RunSettings, prepare_dataset
+from semiseg.experiments.experiment import prepare_dataset
+from semiseg.experiments.run_settings import RunSettings
+from semiseg.jobs.job import Job, Launcher, last_line
 from semiseg.manifest import MANIFEST
-from semiseg.run import RunFolder
+from semiseg.runs.folder import RunFolder
 
 STEPS, VALIDATION = 8, 4
 """Timed steps, and after which of them there is a validation, beside the one at the end."""

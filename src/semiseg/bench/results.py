@@ -11,11 +11,11 @@ from typing import Any, Literal
 
 import numpy as np
 
-from semiseg.bench.runs import Run
+from semiseg.bench.grid import Run
 from semiseg.bench.statistics import Scores
+from semiseg.evaluation.summary import DISTANCES, OVERLAPS
 from semiseg.files import replacing
-from semiseg.run import RunFolder
-from semiseg.summary import DISTANCES, OVERLAPS
+from semiseg.runs.folder import RunFolder
 
 Checkpoint = Literal["best", "last"]
 METRICS = (*OVERLAPS, *DISTANCES)

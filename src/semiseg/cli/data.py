@@ -33,7 +33,7 @@ from semiseg.cli.flags import (
     Validation,
     Workers,
 )
-from semiseg.cli.settings import settings_of
+from semiseg.cli.values import settings_of
 from semiseg.errors import UserError
 from semiseg.progress import set_quiet
 
@@ -94,7 +94,7 @@ def plan(
 ) -> None:
     """Write plan.json: spacing, patch, 2-D or 3-D, network, normalisation. Edit it and give it to `train --plan`."""
     from semiseg.data.plan import Plan
-    from semiseg.experiment import plan_dataset
+    from semiseg.experiments.experiment import plan_dataset
 
     set_quiet(quiet)
     settings = settings_of(config, set_, data, locals())
@@ -133,7 +133,7 @@ def prepare(
     quiet: Quiet = False,
 ) -> None:
     """Bring scans to the network's space and keep them in the cache, so that training starts at once."""
-    from semiseg.experiment import prepare_dataset
+    from semiseg.experiments.experiment import prepare_dataset
 
     set_quiet(quiet)
     cases = prepare_dataset(settings_of(config, set_, data, locals()), workers)

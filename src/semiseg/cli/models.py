@@ -45,8 +45,8 @@ from semiseg.cli.flags import (
     Workers,
 )
 from semiseg.cli.paths import models_and_scans
-from semiseg.cli.settings import one_of, settings_of
-from semiseg.cli.shards import shared_out
+from semiseg.cli.sharing import shared_out
+from semiseg.cli.values import one_of, settings_of
 from semiseg.progress import set_quiet
 
 
@@ -87,9 +87,9 @@ def train(
     """Check, plan, prepare and train in one go. The model ends in OUT/model."""
     import yaml
 
-    from semiseg.experiment import train_run
-    from semiseg.recipes import load_recipe
-    from semiseg.score import score_run
+    from semiseg.experiments.experiment import train_run
+    from semiseg.experiments.recipes import load_recipe
+    from semiseg.experiments.score import score_run
 
     set_quiet(quiet)
     settings = settings_of(config, set_, data, locals())
@@ -128,7 +128,7 @@ def predict(
     quiet: Quiet = False,
 ) -> None:
     """Segment scans. Every result has the geometry of its scan and the dataset's own label values."""
-    from semiseg.segment import segment
+    from semiseg.prediction.segment import segment
 
     set_quiet(quiet)
     part, overwrite = shared_out(locals(), "overlay", "truth", "beside")
@@ -166,7 +166,7 @@ def evaluate(
     quiet: Quiet = False,
 ) -> None:
     """Score predictions against labels: metrics.csv and summary.json. Exit 4 if a prediction is missing."""
-    from semiseg.evaluate import evaluate_folder
+    from semiseg.evaluation.evaluate import evaluate_folder
 
     set_quiet(quiet)
     part, overwrite = shared_out(locals())

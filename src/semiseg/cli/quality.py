@@ -29,7 +29,7 @@ def rank(
     quiet: Quiet = False,
 ) -> None:
     """Score segmentations without labels: ranking.csv, worst first. Exit 4 if a scan could not be scored."""
-    from semiseg.rank.runs import rank_scans
+    from semiseg.rank.scans import rank_scans
 
     set_quiet(quiet)
     models, scans = models_and_scans(paths)
@@ -53,7 +53,7 @@ def review(
     quiet: Quiet = False,
 ) -> None:
     """Write the segmentations most likely to be wrong, to be corrected in 3D Slicer or ITK-SNAP."""
-    from semiseg.review import review_scans
+    from semiseg.rank.review import review_scans
 
     set_quiet(quiet)
     models, scans = models_and_scans(paths)

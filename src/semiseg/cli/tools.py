@@ -10,7 +10,7 @@ import typer
 
 from semiseg.cli.app import app
 from semiseg.cli.flags import AsJson, Device, Dims, Out, Overwrite, Quiet, Workers
-from semiseg.cli.settings import one_of, values_set
+from semiseg.cli.values import one_of, values_set
 from semiseg.errors import UserError
 from semiseg.progress import set_quiet
 
@@ -63,7 +63,7 @@ def export(
     overwrite: Overwrite = False,
 ) -> None:
     """Write a model to give away: weights, description and model card, no names of scans and no paths."""
-    from semiseg.bundle import export_bundle
+    from semiseg.models.bundle import export_bundle
 
     made = export_bundle(
         run, out, checkpoint=one_of(checkpoint, "--checkpoint", ("best", "last")), half=half,
@@ -83,8 +83,8 @@ def layers(
     as_json: AsJson = False,
 ) -> None:
     """List the layers of a network that ROAM can mix at, in the order in which they run."""
-    from semiseg.experiment import read_settings
-    from semiseg.networks.listing import list_layers, table
+    from semiseg.experiments.run_settings import read_settings
+    from semiseg.models.layers import list_layers, table
 
     settings = read_settings(None, values_set(set_))
     for key in settings.keys() - {"network"}:

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations, product
+from itertools import combinations
 from pathlib import Path
 from typing import Any, Literal
-
-import numpy as np
 
 from semiseg.data.dataset import Case, Dataset
 from semiseg.data.facts import CaseFacts, ImageFacts, LabelFacts, Unreadable, all_facts
@@ -159,7 +157,7 @@ def _mismatch(case: Case, path: Path, geometry: Geometry, image_path: Path, imag
         found, expected = f"shape {_size(geometry)}", f"{_size(image.geometry)} as in {image_path.name}"
         yield Finding(path, found, expected, "export both on the same grid", "error", case.name)
         return
-    moved_mm = corner_displacement_mm(geometry, image.geometry)
+    moved_mm = geometry.corner_displacement_mm(image.geometry)
     side_mm = min(image.spacing_mm)
     if moved_mm < SILENT_SHARE * side_mm:
         return
@@ -169,13 +167,6 @@ def _mismatch(case: Case, path: Path, geometry: Geometry, image_path: Path, imag
         yield Finding(path, found, expected, "export both on the same grid", "error", case.name)
     else:
         yield Finding(path, found, expected, "nothing to do if that is rounding", "note", case.name)
-
-
-def corner_displacement_mm(first: Geometry, second: Geometry) -> float:
-    """Distance in mm between the places that two geometries give to a corner voxel; the largest one."""
-    corners = np.array([[*index, 1] for index in product(*((0, size - 1) for size in first.shape))])
-    moved = corners @ (first.affine - second.affine).T
-    return float(np.linalg.norm(moved[:, :3], axis=1).max())
 
 
 def _value_findings(case: Case, path: Path, label: LabelFacts, dataset: Dataset) -> Iterator[Finding]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,8 +13,7 @@ from semiseg.data.dataset import Case, Dataset
 from semiseg.data.facts import CaseFacts, ImageFacts, LabelFacts, all_facts
 from semiseg.data.images import ras_spacing, read_image, read_label, to_ras
 from semiseg.data.label_values import class_value, class_values
-from semiseg.data.plan import Normalisation, Plan
-from semiseg.data.planning import Dims, plan_from
+from semiseg.data.plan import Normalisation
 from semiseg.data.splits import Splits
 from semiseg.draws import seed_of
 from semiseg.errors import InputError
@@ -64,27 +63,6 @@ class Fingerprint:
             for word, function in (("smallest", np.min), ("median", np.median), ("largest", np.max)):
                 facts[f"{word}_{name}"] = np.round(function(values, axis=0), 4).tolist()
         return facts | {"median_zero_share": round(float(np.median(self.zero_shares)), 4)}
-
-
-def make_plan(
-    dataset: Dataset,
-    splits: Splits,
-    *,
-    dims: Dims = "auto",
-    memory_gb: float = 8.0,
-    unlabelled_ratio: float | None = None,
-    overrides: Mapping[str, Any] | None = None,
-    workers: int = 1,
-) -> Plan:
-    """Measure the scans that are not test scans and plan for them; see `plan_from` for the arguments.
-
-    Labels are read of labelled and validation cases only. Raises InputError for unreadable files, cases with
-    different numbers of channels, labels without foreground, and what `plan_from` raises.
-    """
-    declared = ("channel_suffix", "relabel", "other_is_background", "regions")
-    overrides = {**{key: getattr(dataset, key) for key in declared}, **(overrides or {})}
-    measured = measure(dataset, splits, workers, windows="normalisation" not in overrides)
-    return plan_from(measured, dims=dims, memory_gb=memory_gb, unlabelled_ratio=unlabelled_ratio, overrides=overrides)
 
 
 def measure(dataset: Dataset, splits: Splits, workers: int = 1, *, windows: bool = True) -> Fingerprint:

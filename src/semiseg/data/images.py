@@ -278,7 +278,7 @@ def write_like(path: Path, array: _Array, header_of: Scan, *, scale: float | Non
 
 
 def _write_picture(path: Path, array: _Array) -> None:
-    from semiseg.pictures import PALETTE  # torch comes with it
+    from semiseg.colours import PALETTE  # torch comes with it
 
     if array.shape[2:] != (1,):
         raise ValueError(f"array of shape {array.shape} in a picture")

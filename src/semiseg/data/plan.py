@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field
 
 from semiseg.data.label_values import listed, one_by_one
-from semiseg.errors import InputError, UserError
+from semiseg.errors import InputError
 from semiseg.files import write_json
+from semiseg.networks.network_plan import NetworkPlan, require
 from semiseg.settings import Settings
-from semiseg.transforms.intensity import IntensityConfig
-from semiseg.transforms.warp import WarpConfig
+from semiseg.transforms.augment import Augmentation
 
 _WHOLE = ("classes", "relabel", "regions")
 _PREPROCESSING = (
@@ -47,118 +46,8 @@ class Normalisation(Settings):
         for key in ("low", "high", "mean", "deviation", "eight_bit"):
             value = getattr(self, key)
             unused = value == type(self).model_fields[key].default
-            _require(window or unused, f"{where}.{key}", value, f"nothing, as {self.scheme} does not use it, or window")
-        _require(not window or self.low < self.high, f"{where}.high", self.high, f"more than low, {self.low}")
-
-
-class NetworkPlan(Settings):
-    """Which network, and how wide and deep. What is not given is as published for that network (docs/networks.md);
-    settings of other networks stay empty."""
-
-    name: str = "unet"
-    """unet, roam-unet, fcdensenet, or monai:CLASS for a class of `monai.networks.nets`."""
-    widths: tuple[int, ...] = ()
-    """U-Nets: features at each resolution, finest first."""
-    strides: tuple[tuple[int, ...], ...] = ()
-    """U-Nets: down-sampling between consecutive resolutions, per spatial axis of the network."""
-    norm: Literal["instance", "batch"] | None = None
-    blocks: tuple[int, ...] = ()
-    """FC-DenseNet: layers of each dense block on the way down, finest first, the bottleneck last."""
-    growth: int = Field(default=0, ge=0)
-    """FC-DenseNet: features that a dense layer adds."""
-    first: int = Field(default=0, ge=0)
-    """FC-DenseNet: features of the first convolution."""
-    dropout: float = Field(default=0.0, ge=0, lt=1)
-    """FC-DenseNet: share of each layer's output that is zeroed in training."""
-    options: dict[str, Any] = Field(default_factory=dict)
-    """MONAI: further arguments of the class."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _fill_by_name(cls, values: Any) -> Any:
-        return {**_PUBLISHED.get(str(values.get("name", "unet")), {}), **values}
-
-    @classmethod
-    def halving(cls, values: Mapping[str, Any], dims: int) -> Self:
-        """From settings; without `strides`, every change of resolution halves every axis."""
-        network = cls.parse(values, "network")
-        if "strides" in values or not network.widths:
-            return network
-        return network.model_copy(update={"strides": ((2,) * dims,) * (len(network.widths) - 1)})
-
-    @property
-    def from_monai(self) -> bool:
-        return self.name.startswith("monai:")
-
-    def stride(self, dims: int) -> tuple[int, ...]:
-        """What the sides of a patch have to be divisible by; ones for MONAI's networks, which are tried when built."""
-        if self.blocks:
-            return (2 ** (len(self.blocks) - 1),) * dims
-        return tuple(math.prod(steps) for steps in zip(*self.strides, strict=True)) or (1,) * dims
-
-    def check(self, dims: int, where: str) -> None:
-        """Raise UserError, naming the key as `where.key`, if the settings do not go together."""
-        kind = "monai" if self.from_monai else self.name
-        _require(kind in _SETTINGS, f"{where}.name", self.name, f"{', '.join(_SETTINGS)}:CLASS")
-        for key, field in type(self).model_fields.items():
-            value = getattr(self, key)
-            unused = key not in ("name", *_SETTINGS[kind])
-            _require(
-                not unused or value == field.get_default(call_default_factory=True),
-                f"{where}.{key}",
-                value,
-                f"nothing, as {self.name} does not have this setting",
-            )
-        if kind == "fcdensenet":
-            for key in ("blocks", "growth", "first"):
-                value = getattr(self, key)
-                good = len(value) > 1 and min(value) > 0 if key == "blocks" else value > 0
-                _require(
-                    good, f"{where}.{key}", value, "at least two positive numbers" if key == "blocks" else "over 0"
-                )
-        if kind in ("unet", "roam-unet"):
-            self._check_unet(dims, where)
-
-    def _check_unet(self, dims: int, where: str) -> None:
-        _require(
-            all(len(step) == dims and min(step) > 0 for step in self.strides),
-            f"{where}.strides",
-            self.strides,
-            f"{dims} positive steps for each change of resolution",
-        )
-        _require(
-            len(self.widths) == len(self.strides) + 1 and min(self.widths) > 0,
-            f"{where}.widths",
-            self.widths,
-            f"{len(self.strides) + 1}, one more than {where}.strides has",
-        )
-
-
-_SETTINGS: dict[str, tuple[str, ...]] = {
-    "unet": ("widths", "strides", "norm"),
-    "roam-unet": ("widths", "strides", "norm"),
-    "fcdensenet": ("blocks", "growth", "first", "norm", "dropout"),
-    "monai": ("options",),
-}
-"""The settings that each network has."""
-
-_PUBLISHED: dict[str, dict[str, Any]] = {
-    "unet": {"widths": (32, 64, 128, 256), "strides": ((2, 2),) * 3, "norm": "instance"},
-    "roam-unet": {"widths": (64, 128, 256, 512, 1024), "strides": ((2, 2),) * 4, "norm": "batch"},
-    "fcdensenet": {"blocks": (4, 5, 7, 10, 12, 15), "growth": 16, "first": 48, "norm": "batch"},
-}
-"""arXiv 2003.09439, section 4 (ROAM); arXiv 1611.09326, tables 1 and 2 (FC-DenseNet103)."""
-
-
-class Augmentation(Settings):
-    """The weak augmentation that the training loop gives to labelled and unlabelled images alike."""
-
-    warp: WarpConfig = WarpConfig(
-        probability=0.8, rotate_deg=20, scale=(0.8, 1.25), shear_deg=5, shift=0.08, elastic=0.02, smooth=0.12
-    )
-    intensity: IntensityConfig = IntensityConfig(
-        probability=0.3, contrast=0.3, brightness=0.2, gamma=0.3, noise=0.15, blur=0.8
-    )
+            require(window or unused, f"{where}.{key}", value, f"nothing, as {self.scheme} does not use it, or window")
+        require(not window or self.low < self.high, f"{where}.high", self.high, f"more than low, {self.low}")
 
 
 class Plan(Settings):
@@ -254,10 +143,10 @@ class Plan(Settings):
     def check(self, where: str) -> None:
         """Raise UserError, naming the key as `where.key`, if values do not go together."""
         values, channels = set(self.classes.values()), len(self.channels)
-        _require(len(values) >= max(2, len(self.classes)), f"{where}.classes", self.classes, "distinct values")
+        require(len(values) >= max(2, len(self.classes)), f"{where}.classes", self.classes, "distinct values")
         self._check_regions(where)
-        _require(channels > 0, f"{where}.channels", self.channels, "at least one name")
-        _require(
+        require(channels > 0, f"{where}.channels", self.channels, "at least one name")
+        require(
             len(self.normalisation) == channels,
             f"{where}.normalisation",
             self.normalisation,
@@ -266,13 +155,13 @@ class Plan(Settings):
         for channel, rule in zip(self.channels, self.normalisation, strict=True):
             rule.check(f"{where}.normalisation of {channel}")
         for axis, side in enumerate(self.crop_box):
-            _require(
+            require(
                 side is None or 0 <= side[0] < side[1],
                 f"{where}.crop_box.{axis}",
                 side,
                 "a first voxel of at least 0, and one past the last that is larger",
             )
-        _require(
+        require(
             (self.slice_axis is None) == (self.dims == 3),
             f"{where}.slice_axis",
             self.slice_axis,
@@ -280,7 +169,7 @@ class Plan(Settings):
         )
         self.network.check(self.dims, f"{where}.network")
         stride = self.network.stride(self.dims)
-        _require(
+        require(
             len(self.patch) == self.dims
             and all(side > 0 and side % step == 0 for side, step in zip(self.patch, stride, strict=True)),
             f"{where}.patch",
@@ -292,18 +181,18 @@ class Plan(Settings):
         background, *foreground = self.classes.values()
         known = {background, *foreground, *([] if self.ignore is None else [self.ignore])}
         strays = {file: value for file, value in self.relabel.items() if value not in known}
-        _require(not strays, f"{where}.relabel", strays, f"values of {where}.classes to stand for")
+        require(not strays, f"{where}.relabel", strays, f"values of {where}.classes to stand for")
         for name, values in self.regions.items():
             good = bool(values) and set(values) <= set(foreground)
-            _require(good, f"{where}.regions.{name}", values, f"foreground values of {where}.classes")
+            require(good, f"{where}.regions.{name}", values, f"foreground values of {where}.classes")
         if self.train_on == "regions":
-            _require(bool(self.regions), f"{where}.train_on", self.train_on, f"classes, as {where}.regions is empty")
+            require(bool(self.regions), f"{where}.train_on", self.train_on, f"classes, as {where}.regions is empty")
             seen: dict[tuple[str, ...], str] = {}
             for name, value in self.classes.items():
                 united = tuple(region for region, values in self.regions.items() if value in values)
                 other = seen.setdefault(united, name)
                 expected = f"classes, or regions that tell {name!r} from {other!r} (both in {list(united) or 'none'})"
-                _require(other == name, f"{where}.train_on", self.train_on, expected)
+                require(other == name, f"{where}.train_on", self.train_on, expected)
 
     def save(self, path: Path) -> None:
         write_json(path, self.model_dump(mode="json") | {"relabel": listed(self.relabel)})
@@ -337,8 +226,3 @@ def for_every_channel(changes: Mapping[str, Any], channels: int) -> dict[str, An
     """`normalisation` may be given once: then every channel gets it."""
     once = isinstance(changes.get("normalisation"), Mapping)
     return {**changes, "normalisation": [changes["normalisation"]] * channels} if once else dict(changes)
-
-
-def _require(good: bool, key: str, value: Any, expected: str) -> None:
-    if not good:
-        raise UserError(f"{key}: got {value!r}, expected {expected}; correct the plan")

@@ -5,16 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float
 
-from semiseg.data.plan import NetworkPlan, Plan, for_every_channel, merged
+from semiseg.data.dataset import Dataset
+from semiseg.data.fingerprint import Fingerprint, measure
+from semiseg.data.plan import Plan, for_every_channel, merged
+from semiseg.data.splits import Splits
 from semiseg.errors import UserError
-
-if TYPE_CHECKING:
-    from semiseg.data.fingerprint import Fingerprint
+from semiseg.networks.network_plan import NetworkPlan
 
 Dims = Literal["auto", "2", "3"]
 
@@ -296,3 +297,24 @@ def _validated(fingerprint: Fingerprint, given: Mapping[str, Any]) -> dict[str, 
     if "network" in given:
         asked["network"] = {key: getattr(plan.network, key) for key in given["network"]}
     return asked
+
+
+def make_plan(
+    dataset: Dataset,
+    splits: Splits,
+    *,
+    dims: Dims = "auto",
+    memory_gb: float = 8.0,
+    unlabelled_ratio: float | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    workers: int = 1,
+) -> Plan:
+    """Measure the scans that are not test scans and plan for them; see `plan_from` for the arguments.
+
+    Labels are read of labelled and validation cases only. Raises InputError for unreadable files, cases with
+    different numbers of channels, labels without foreground, and what `plan_from` raises.
+    """
+    declared = ("channel_suffix", "relabel", "other_is_background", "regions")
+    overrides = {**{key: getattr(dataset, key) for key in declared}, **(overrides or {})}
+    measured = measure(dataset, splits, workers, windows="normalisation" not in overrides)
+    return plan_from(measured, dims=dims, memory_gb=memory_gb, unlabelled_ratio=unlabelled_ratio, overrides=overrides)

@@ -191,7 +191,7 @@ def _write_label(case: Case, plan: Plan, image: Path, target: Path) -> None:
     space = _read_space(image)
     if scan.geometry.shape != space.geometry.shape:
         _raise_shape(case.label, scan.geometry.shape, case.images[0], space.geometry.shape)
-    label = label_to_network_space(_class_indices(case.label, scan.array, plan), space)
+    label = label_to_network_space(index_map(case.label, scan.array, plan), space)
     kind = np.uint8 if label.min() >= 0 and len(plan.classes) <= 256 else np.int16
     with new_folder(target) as folder:
         np.save(folder / "label.npy", label.astype(kind))
@@ -206,7 +206,7 @@ def _read_space(image: Path) -> NetworkSpace:
     return NetworkSpace(geometry, (first, second, third), tuple(meta["axes"]), tuple(meta["shape"]))
 
 
-def _class_indices(path: Path, values: Int[np.ndarray, "x y z"], plan: Plan) -> Int[np.ndarray, "x y z"]:
+def index_map(path: Path, values: Int[np.ndarray, "x y z"], plan: Plan) -> Int[np.ndarray, "x y z"]:
     values = class_values(values, plan)
     result = np.full(values.shape, IGNORE, np.int16)
     known = values == plan.ignore if plan.ignore is not None else np.zeros(values.shape, bool)

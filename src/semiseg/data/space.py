@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from semiseg.data.bias import correct_bias, head_mask
-from semiseg.data.correct import eight_bit_top, equalise
 from semiseg.data.facts import Box, bounding_box
 from semiseg.data.images import from_ras, ras_spacing, to_ras
+from semiseg.data.intensities import eight_bit_top, normalise
 from semiseg.data.plan import Normalisation, Plan
 from semiseg.data.resample import add_resampled, nearest, resample, resample_labels
 from semiseg.errors import InputError
@@ -21,10 +21,6 @@ Crop = tuple[tuple[int, int] | None, tuple[int, int] | None, tuple[int, int] | N
 
 SMALLEST = float(np.finfo(np.float16).tiny)
 """What stands for 0 inside the picture where 0 means outside of it: next to nothing, and not 0 in 16 bits."""
-AS_WINDOWED = "all values lie in 0 to 255 or 0 to 1, taken as the plan's window already applied"
-"""What the user is told of scans that are `windowed_already`."""
-LARGEST = 1e4
-"""Normalised intensities are cut here: far beyond anything real, safely within 16-bit floating point."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,37 +108,6 @@ def label_to_network_space(label: Int[np.ndarray, "x y z"], space: NetworkSpace)
     """Bring a label map in file order (class indices, IGNORE) to the voxels of its prepared image."""
     oriented = to_ras(label, space.geometry.affine)[space.inside].transpose(space.axes)
     return np.ascontiguousarray(resample_labels(oriented, space.shape))
-
-
-def normalise(
-    channel: Float[np.ndarray, "x y z"], rule: Normalisation, mask: Bool[np.ndarray, "x y z"] | None = None
-) -> Float[np.ndarray, "x y z"]:
-    """Network input of one channel, in 32-bit, within +-LARGEST. See `Normalisation` for the schemes.
-
-    mask: voxels that the z-score is measured on (None or empty: all). A constant scan becomes 0.
-    """
-    if rule.scheme == "equalise":
-        return equalise(channel)
-    if rule.scheme == "window":
-        low, high, mean, deviation = rule.low, rule.high, rule.mean, rule.deviation
-    else:
-        voxels = channel[mask] if mask is not None and mask.any() else channel.ravel()
-        low, high = map(float, np.percentile(voxels, (0.5, 99.5)))  # NumPy's own scalars would make all 64-bit
-        clipped = np.clip(voxels, low, high)
-        mean, deviation = (float(clipped.mean(dtype=np.float64)), float(clipped.std(dtype=np.float64)))
-    scaled = (np.clip(channel, low, high) - mean) / (deviation or 1.0)
-    return np.asarray(np.clip(scaled, -LARGEST, LARGEST), np.float32)
-
-
-def windowed_already(ranges: Iterable[tuple[float, float]], plan: Plan) -> bool:
-    """Whether a scan counts as 8-bit values of its window, by the lowest and highest value of each channel.
-
-    See `Normalisation.eight_bit`.
-    """
-    return any(
-        rule.eight_bit and eight_bit_top(*values) is not None
-        for values, rule in zip(ranges, plan.normalisation, strict=True)
-    )
 
 
 def file_volumes(

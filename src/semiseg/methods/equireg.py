@@ -22,15 +22,8 @@ from torch import Tensor
 
 from semiseg import losses
 from semiseg.draws import Draws
-from semiseg.methods.method import (
-    PUBLISHED_WARP,
-    STRONG_INTENSITY,
-    ConsistencyConfig,
-    Method,
-    confident,
-    forward_frozen,
-    strengthen,
-)
+from semiseg.methods.method import PUBLISHED_WARP, STRONG_INTENSITY, ConsistencyConfig, Method, confident, strengthen
+from semiseg.networks.frozen import forward_frozen
 from semiseg.schedules import annealing_threshold
 from semiseg.transforms.intensity import IntensityConfig
 from semiseg.transforms.mixing import sharpen

@@ -22,7 +22,8 @@ from torch import Tensor, nn
 from semiseg import losses
 from semiseg.draws import Draws
 from semiseg.errors import UserError
-from semiseg.methods.method import PUBLISHED_WARP, ConsistencyConfig, Method, confident, forward_frozen, strengthen
+from semiseg.methods.method import PUBLISHED_WARP, ConsistencyConfig, Method, confident, strengthen
+from semiseg.networks.frozen import forward_frozen
 from semiseg.transforms.hidden import edited
 from semiseg.transforms.intensity import Intensity, IntensityConfig
 from semiseg.transforms.mixing import Mix, sharpen

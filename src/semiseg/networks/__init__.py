@@ -8,12 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from torch import nn
 
-    from semiseg.data.plan import NetworkPlan, Plan
-
-
-def build_network(plan: Plan) -> nn.Module:
-    """The plan's network with fresh weights from torch's global generator: (b, channels, *patch) -> 32-bit logits."""
-    return network_from(plan.network, len(plan.channels), len(plan.classes), plan.patch)
+    from semiseg.networks.network_plan import NetworkPlan
 
 
 def network_from(chosen: NetworkPlan, channels: int, classes: int, patch: Sequence[int]) -> nn.Module:

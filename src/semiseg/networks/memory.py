@@ -8,9 +8,9 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from semiseg.data.plan import NetworkPlan
 from semiseg.networks import network_from
-from semiseg.networks.layers import BATCH, tried
+from semiseg.networks.editable import BATCH, tried
+from semiseg.networks.network_plan import NetworkPlan
 
 SIDE = 64
 """Voxels a side of the patch that is measured, or the next multiple of the network's stride."""

@@ -14,7 +14,7 @@ from monai.utils import OptionalImportError
 from torch import Tensor, nn
 
 from semiseg.errors import MissingExtra, UserError
-from semiseg.networks.layers import editable, tried
+from semiseg.networks.editable import editable, tried
 
 
 class MonaiNetwork(nn.Module):

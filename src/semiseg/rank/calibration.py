@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
+from semiseg.models.volumes import Volume
 from semiseg.rank.scores import Row
-from semiseg.rank.volumes import Volume
 
 Structure = tuple[str, str, str]
 """class, value and kind."""

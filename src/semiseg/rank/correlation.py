@@ -80,7 +80,7 @@ def rank_correlation(ranking_csv: Path, metrics_csv: Path, score: str = "equivar
 def draw_correlation(correlations: Sequence[Correlation], path: Path) -> str:
     """Write a PNG with a panel for each class, region or mean: a point a scan. Returns its alternative text, which is
     the PNG's Description too."""
-    from semiseg.report.figures import scatter
+    from semiseg.rank.figures import scatter
 
     score = correlations[0].score
     told = "; ".join(each.text for each in correlations)

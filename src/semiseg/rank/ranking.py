@@ -18,23 +18,19 @@ from pydantic import Field
 from semiseg.data.dataset import Case
 from semiseg.data.prepare import read_channels
 from semiseg.data.space import to_network_space
+from semiseg.devices import chosen_device
 from semiseg.draws import seed_of
 from semiseg.errors import InputError, OutOfMemory, SomeCasesFailed, UserError
 from semiseg.files import replacing, write_json
 from semiseg.manifest import MANIFEST, file_hashes, write_manifest
 from semiseg.methods.method import PUBLISHED_WARP
-from semiseg.predict import (
-    LoadedModel,
-    chosen_device,
-    common_plan,
-    same_preparation,
-    weights_hash,
-    write_failures,
-)
+from semiseg.models.model import LoadedModel, weights_hash
+from semiseg.models.volumes import Volume
+from semiseg.prediction.cases import common_plan, same_preparation
+from semiseg.prediction.label_files import write_failures
 from semiseg.progress import say, track
 from semiseg.rank.calibration import Calibration, estimated, structure_of
 from semiseg.rank.scores import SCORES, Row, score_image
-from semiseg.rank.volumes import Volume
 from semiseg.settings import Settings
 from semiseg.transforms.warp import Warp, WarpConfig
 

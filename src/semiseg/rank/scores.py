@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import combinations
 from statistics import fmean
 from typing import Any
@@ -15,7 +14,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from semiseg.data.plan import Plan
-from semiseg.predict import LoadedModel, predict_probabilities
+from semiseg.data.structures import Structure, structures_of
+from semiseg.models.model import LoadedModel
+from semiseg.models.windows import predict_probabilities
 from semiseg.transforms.warp import Warp
 
 MEASURED = ("equivariance_dice", "border_entropy", "volume_ml", "disagreement")
@@ -27,29 +28,6 @@ AVERAGED = ("equivariance_dice", "border_entropy", "disagreement")
 Row = dict[str, Any]
 """class, value, kind (class, region or mean) and MEASURED, later SCORES, of one structure; None where a score is not
 defined."""
-
-
-@dataclass(frozen=True)
-class Structure:
-    """A class, or a region that unites several."""
-
-    name: str
-    value: str
-    """In label files; those of a region are joined by +."""
-    kind: str
-    members: tuple[int, ...]
-    """Class indices of the network."""
-
-
-def structures(plan: Plan) -> list[Structure]:
-    """Every class but the first (the background), then the regions."""
-    index = {value: order for order, value in enumerate(plan.classes.values())}
-    classes = [Structure(name, str(value), "class", (index[value],)) for name, value in plan.classes.items()]
-    regions = [
-        Structure(name, "+".join(map(str, values)), "region", tuple(index[value] for value in values))
-        for name, values in plan.regions.items()
-    ]
-    return classes[1:] + regions
 
 
 def score_image(
@@ -68,7 +46,7 @@ def score_image(
     probabilities live at a time.
     """
     plan = models[0].plan
-    listed = structures(plan)
+    listed = structures_of(plan)
     probability, guesses = _averaged(models, image, device)
     guess = _most_probable(probability)
     if compared:
@@ -80,7 +58,8 @@ def score_image(
         ]
     target = warped_guess(warp, probability, plan.dims)
     entropies = [
-        border_entropy(probability[list(each.members)].sum(0), _mask(guess, each), plan.dims) for each in listed
+        border_entropy(probability[list(each.members(plan))].sum(0), _mask(guess, each, plan), plan.dims)
+        for each in listed
     ]
     del probability
     volume = torch.from_numpy(np.array(image, np.float32))
@@ -93,10 +72,10 @@ def score_image(
             "class": each.name,
             "value": each.value,
             "kind": each.kind,
-            "equivariance_dice": dice(_mask(prediction, each) & inside, _mask(target, each) & inside),
+            "equivariance_dice": dice(_mask(prediction, each, plan) & inside, _mask(target, each, plan) & inside),
             "border_entropy": entropy,
-            "volume_ml": int(_mask(guess, each).sum()) * voxel_ml,
-            "disagreement": disagreement([_mask(one, each) for one in guesses]),
+            "volume_ml": int(_mask(guess, each, plan).sum()) * voxel_ml,
+            "disagreement": disagreement([_mask(one, each, plan) for one in guesses]),
         }
         for each, entropy in zip(listed, entropies, strict=True)
     ]
@@ -167,8 +146,8 @@ def _most_probable(probability: Float[Tensor, "classes i j k"]) -> Int[Tensor, "
     return probability.argmax(0).to(torch.int16)
 
 
-def _mask(guess: Int[Tensor, "i j k"], structure: Structure) -> Bool[Tensor, "i j k"]:
-    return torch.isin(guess, torch.tensor(structure.members, dtype=guess.dtype))
+def _mask(guess: Int[Tensor, "i j k"], structure: Structure, plan: Plan) -> Bool[Tensor, "i j k"]:
+    return torch.isin(guess, torch.tensor(structure.members(plan), dtype=guess.dtype))
 
 
 def _as_items(volume: Tensor, dims: int) -> Tensor:

@@ -8,16 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from semiseg.bench.runs import ALL
+from semiseg.bench.grid import ALL
+from semiseg.colours import class_colour
 from semiseg.data.dataset import Case
 from semiseg.data.plan import Plan
 from semiseg.errors import InputError
-from semiseg.overlays import Truth, true_labels
-from semiseg.pictures import class_colour
+from semiseg.prediction.overlays import Truth, true_labels
 from semiseg.progress import say, track
-from semiseg.report.pictures import PLANES, Views, panels, read_views, telling_slice, volumes
-from semiseg.report.results import Arm, Result, Study, case_means, read_scores
-from semiseg.run import RunFolder
+from semiseg.report.panels import PLANES, Views, panels, read_views, telling_slice, volumes
+from semiseg.report.study import Arm, Result, Study, case_means, read_scores
+from semiseg.runs.folder import RunFolder
 
 LARGE, SMALL = 340, 200
 """Pixels along the longer side of a panel."""

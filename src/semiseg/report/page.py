@@ -17,9 +17,9 @@ from markupsafe import Markup
 from semiseg.errors import UserError
 from semiseg.files import write_text
 from semiseg.report.gallery import Gallery, gallery_of
-from semiseg.report.results import Study, read_json, read_scores, summarise
 from semiseg.report.sections import anchor, class_table, dice_boxes, efficiency, estimate_scatters, training
-from semiseg.run import RunFolder
+from semiseg.report.study import Study, read_json, read_scores, summarise
+from semiseg.runs.folder import RunFolder
 
 LARGEST = 20_000_000
 """Bytes of the whole file."""

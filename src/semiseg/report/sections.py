@@ -10,10 +10,10 @@ from typing import Any
 
 from markupsafe import Markup
 
-from semiseg.bench.runs import ALL, BASELINE
-from semiseg.bench.summary import Line
+from semiseg.bench.grid import ALL, BASELINE
+from semiseg.bench.lines import Line
 from semiseg.report.charts import Box, Level, Point, Series, box_chart, key, line_chart, scatter_chart, thinned
-from semiseg.report.results import Arm, Score, Spread, Study, case_means, read_log, read_scores
+from semiseg.report.study import Arm, Score, Spread, Study, case_means, read_log, read_scores
 
 MEAN = "mean over classes"
 

@@ -12,16 +12,16 @@ from typing import Any
 
 import yaml
 
+from semiseg.bench.grid import ALL, BenchSettings, Run, is_finished, planned_runs
+from semiseg.bench.lines import summarise
 from semiseg.bench.results import Finished, read_finished
-from semiseg.bench.runs import ALL, BenchSettings, Run, is_finished, planned_runs
-from semiseg.bench.summary import summarise
 from semiseg.data.dataset import Case
 from semiseg.data.layouts import open_dataset
 from semiseg.errors import InputError, UserError
 from semiseg.manifest import MANIFEST
 from semiseg.rank.correlation import Correlation, rank_correlation
-from semiseg.report.results import Arm, Result, Study, read_json, read_scores, read_text
-from semiseg.run import RunFolder
+from semiseg.report.study import Arm, Result, Study, read_json, read_scores, read_text
+from semiseg.runs.folder import RunFolder
 
 ESTIMATES = ("estimated_dice", "equivariance_dice")
 """Columns of ranking.csv that are shown against the true Dice; the first one that has values."""
@@ -159,8 +159,7 @@ def _beside(folder: Path, made: Path | None) -> _Beside:
 @lru_cache(maxsize=64)
 def _weights(run: Path) -> str | None:
     """Hash of those of the run's model; None where it has none."""
-    from semiseg.model import load_model
-    from semiseg.predict import weights_hash
+    from semiseg.models.model import load_model, weights_hash
 
     try:
         return weights_hash(load_model(run))

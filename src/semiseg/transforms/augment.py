@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import torch
 
 from semiseg.draws import Draws
-from semiseg.transforms.intensity import Intensity
-from semiseg.transforms.warp import Warp
+from semiseg.settings import Settings
+from semiseg.transforms.intensity import Intensity, IntensityConfig
+from semiseg.transforms.warp import Warp, WarpConfig
 from semiseg.types import Batch
-
-if TYPE_CHECKING:
-    from semiseg.data.plan import Augmentation
 
 
 def augment(batch: Batch, settings: Augmentation, draws: Draws) -> Batch:
@@ -30,3 +27,14 @@ def augment(batch: Batch, settings: Augmentation, draws: Draws) -> Batch:
     if settings.intensity.probability > 0:
         image = Intensity.draw(image.shape, settings.intensity, draws.of("weak intensity"))(image)
     return replace(batch, image=image[:count], label=label, unlabelled=image[count:], inside=inside)
+
+
+class Augmentation(Settings):
+    """The weak augmentation that the training loop gives to labelled and unlabelled images alike."""
+
+    warp: WarpConfig = WarpConfig(
+        probability=0.8, rotate_deg=20, scale=(0.8, 1.25), shear_deg=5, shift=0.08, elastic=0.02, smooth=0.12
+    )
+    intensity: IntensityConfig = IntensityConfig(
+        probability=0.3, contrast=0.3, brightness=0.2, gamma=0.3, noise=0.15, blur=0.8
+    )

@@ -5,13 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from semiseg.data.dataset import Case, Dataset
-from semiseg.data.layouts.listing import (
-    add_cases,
-    group_channels,
-    has_suffixes,
-    read_description,
-    scan_files,
-)
+from semiseg.data.layouts.listing import add_cases, group_channels, has_suffixes, read_description, scan_files
 
 NAME = "plain"
 looks_for = "images/CASE.nii.gz and labels/CASE.nii.gz (and unlabelled/)"

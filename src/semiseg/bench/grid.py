@@ -1,0 +1,213 @@
+"""The runs of a comparison: every method with every number of labels, over replicates, as ordinary run folders.
+
+A replicate is a pair of a draw of labelled scans and a seed, the same for all methods. Draws nest: four labelled scans
+contain the two of the same draw. Plan, test and validation scans are the same for all.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import Field
+
+from semiseg.data.plan import merged
+from semiseg.errors import UserError
+from semiseg.experiments.experiment import checked_splits, plan_dataset
+from semiseg.experiments.run_settings import RunSettings
+from semiseg.files import write_text
+from semiseg.manifest import MANIFEST
+from semiseg.processes import default_workers
+from semiseg.runs.folder import RunFolder
+from semiseg.settings import Settings, flat
+
+BASELINE = "supervised"
+DEFAULT_METHODS = ("supervised", "roam", "equireg")
+DEFAULT_RUNS, DEFAULT_UPPER_RUNS = 9, 3
+ALL = "all"
+"""In place of a number of labels: every label there is."""
+UPPER_BUDGETS = (1, 2)
+"""Of the upper bound, in steps of the others: at twice the steps, to show that it was not stopped too early."""
+_LABELLED = re.compile(r"[\d.]+%?")
+_NAME = re.compile(r"\w[\w.+-]*")
+
+
+class BenchSettings(Settings):
+    """What is compared. Saved as `bench.yaml`; more methods, numbers of labels and runs may be added later."""
+
+    run: dict[str, Any]
+    """What all runs have in common (`RunSettings`), but for method, labels, draw and seed."""
+    methods: dict[str, dict[str, Any]]
+    """Name to `name` and all settings of the method."""
+    labelled: tuple[str, ...] = Field(min_length=1)
+    """Numbers or fractions of labelled groups, as `train --labelled` takes them."""
+    runs: int = Field(default=DEFAULT_RUNS, ge=1)
+    upper_runs: int = Field(default=DEFAULT_UPPER_RUNS, ge=0)
+    """Replicates of the upper bound; it has no draw, so only the seed differs."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of the comparison."""
+
+    method: str
+    labelled: str
+    replicate: int
+    budget: int = 1
+    """In steps of the others."""
+
+    @property
+    def name(self) -> str:
+        longer = f"-{self.budget}x" if self.budget != 1 else ""
+        return f"{self.method}-{self.labelled.replace('%', 'pct')}{longer}-{self.replicate}"
+
+
+def planned_runs(settings: BenchSettings) -> list[Run]:
+    """All runs, replicate by replicate, so that an interrupted comparison is a smaller one."""
+    found = []
+    for replicate in range(max(settings.runs, settings.upper_runs)):
+        if replicate < settings.runs:
+            found += [Run(name, count, replicate) for count in settings.labelled for name in settings.methods]
+        if replicate < settings.upper_runs:
+            found += [Run(BASELINE, ALL, replicate, budget) for budget in UPPER_BUDGETS]
+    return found
+
+
+def run_settings(settings: BenchSettings, run: Run, plan: Path) -> RunSettings:
+    """Of one run: an ordinary `semiseg train` that scores its test scans at the end."""
+    values = merged(
+        settings.run,
+        {
+            "data": {"draw": run.replicate, "labelled": None if run.labelled == ALL else run.labelled},
+            "seed": run.replicate,
+            "plan_file": str(plan.absolute()),  # the same from whichever folder the command is given
+            "score": True,
+        },
+    )
+    values |= {"plan": {}, "unlabelled_ratio": None}  # already in the file
+    values["method"] = settings.methods.get(run.method, {"name": run.method})
+    steps = RunSettings.parse(values, where="run").training.steps * run.budget
+    return RunSettings.parse(merged(values, {"training": {"steps": steps}}), where="run")
+
+
+def continued(settings: BenchSettings, out: Path) -> BenchSettings:
+    """With the methods and numbers of labels that `out` was begun with, too.
+
+    Raises UserError if it was begun with other data, training or method settings.
+    """
+    path = out / "bench.yaml"
+    if not path.exists():
+        return settings
+    before = BenchSettings.parse(yaml.safe_load(path.read_text(encoding="utf-8")), where=str(path))
+    was, now = ({**flat({"run": each.run}), **flat(each.methods)} for each in (before, settings))
+    compared = [key for key in sorted(was | now) if key.startswith("run.") or (key in was and key in now)]
+    changed = [f"{key}: {was.get(key)!r} -> {now.get(key)!r}" for key in compared if was.get(key) != now.get(key)]
+    if changed:
+        raise UserError(
+            f"{out}: got other settings than it was begun with ({'; '.join(changed)}); "
+            "use the same settings, or another --out"
+        )
+    return settings.model_copy(
+        update={
+            "methods": before.methods | settings.methods,
+            "labelled": tuple(dict.fromkeys((*before.labelled, *settings.labelled))),
+        }
+    )
+
+
+def begin(settings: BenchSettings, out: Path, workers: int | None) -> Path:
+    """Write `out/plan.json`, once, and `out/bench.yaml`; returns the plan's path.
+
+    The plan is made from the scans that are no test scans and the first draw's labels. Raises UserError or InputError
+    for what would stop a run later: no test scans, too few labels, scans that leak.
+    """
+    path, config = out / "plan.json", out / "bench.yaml"
+    if not config.exists():  # it is written last: without it, the plan may be of other settings
+        values = merged(settings.run, {"data": {"labelled": settings.labelled[0], "draw": 0}})
+        plan_dataset(RunSettings.parse(values, where="run"), workers, announce=False).save(path)  # preparing tells
+    for count in settings.labelled:
+        data = run_settings(settings, Run(BASELINE, count, 0), path).data
+        _, splits, _ = checked_splits(data, default_workers() if workers is None else workers)
+        if not splits.test:
+            raise UserError(
+                "--test: got no test scans, expected some to compare on; give a count, a fraction or a file"
+            )
+    write_text(config, yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False, allow_unicode=True))
+    return path
+
+
+def command(settings: RunSettings, folder: Path, device: str) -> list[str]:
+    """The command line that does one run or goes on with it; its settings are written beside the run."""
+    config = folder.parent / f"{folder.name}.yaml"
+    text = yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    if not config.exists() or config.read_text(encoding="utf-8") != text:
+        write_text(config, text)
+    words = [sys.executable, "-m", "semiseg.cli", "train", settings.data.path, "--config", str(config)]
+    return [*words, "--out", str(folder), "--resume", "--device", device, "--workers", "1", "--quiet"]
+
+
+def is_finished(folder: Path) -> bool:
+    """Trained, and all its test scans scored."""
+    scores = folder / "scores"
+    return RunFolder(folder).result.exists() and (scores / MANIFEST).exists() and not (scores / "failed.csv").exists()
+
+
+def bench_settings(
+    values: Mapping[str, Any],
+    *,
+    methods: Sequence[str] | None = None,
+    labelled: Sequence[str] | None = None,
+    runs: int | None = None,
+    upper_runs: int | None = None,
+) -> BenchSettings:
+    """From the settings of a run that may also hold `methods`, `labelled`, `runs` and `upper_runs`; arguments win.
+
+    values["methods"]: `roam: {alpha: 1}` or, under a name of one's own, `plain: {name: roam, alpha: 1}`. methods: which
+    of these, or names of methods with their defaults. The baseline is always there. A method in values["method"], such
+    as a recipe's, gives that method its settings. Raises UserError for what makes no sense.
+    """
+    values = dict(values)
+    own = values.pop("methods", None) or {}
+    if not isinstance(own, Mapping):
+        raise UserError(f"methods: got {own!r}, expected `NAME: {{settings}}`; list names with --methods")
+    single = values.pop("method", {})
+    described = {str(name): {"name": name, **(given or {})} for name, given in own.items()}
+    chosen = list(methods or described or DEFAULT_METHODS)
+    if single and single.get("name") not in (BASELINE, *chosen):
+        raise UserError(f"method: got {single}, expected settings of a method that is compared; say methods.NAME.KEY")
+    if single:
+        described.setdefault(single["name"], single)
+    flags = {"labelled": labelled, "runs": runs, "upper_runs": upper_runs}
+    defaults = {"labelled": (), "runs": DEFAULT_RUNS, "upper_runs": DEFAULT_UPPER_RUNS}
+    listed = {name: values.pop(name, default) for name, default in defaults.items()}
+    given = listed | {name: flag for name, flag in flags.items() if flag is not None}
+    counts = list(map(str, given["labelled"]))
+    given |= {
+        "methods": {name: described.get(name, {"name": name}) for name in dict.fromkeys((BASELINE, *chosen))},
+        "labelled": tuple(dict.fromkeys(counts)),
+    }
+    if not counts or not all(map(_LABELLED.fullmatch, counts)):
+        raise UserError(
+            f"--labelled: got {counts or None}, expected numbers or shares of labelled scans, such as 2,4,8"
+        )
+    for name, described_as in given["methods"].items():
+        if not _NAME.fullmatch(name) or (name == BASELINE and described_as["name"] != BASELINE):
+            raise UserError(
+                f"methods: got {name!r} for {described_as}, expected a plain name; {BASELINE} is the baseline"
+            )
+    given["run"] = RunSettings.parse({**values, "method": {"name": BASELINE}, "recipe": None}, where="").model_dump(
+        mode="json"
+    )
+    settings = BenchSettings.parse(given, where="bench")
+    resolved = {}
+    for name in settings.methods:  # a mistake must be found before hours of training
+        try:
+            resolved[name] = run_settings(settings, Run(name, counts[0], 0), Path("plan.json")).resolved()["method"]
+        except UserError as error:
+            raise UserError(f"methods: {name}: {error}") from None
+    return settings.model_copy(update={"methods": resolved})

@@ -1,0 +1,95 @@
+"""The command that compares methods: bench."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Annotated
+
+import typer
+
+from semiseg.cli.app import app
+from semiseg.cli.flags import (
+    AsJson,
+    Classes,
+    Config,
+    Data,
+    Device,
+    Dims,
+    Jobs,
+    LauncherName,
+    Layout,
+    Out,
+    PlanFile,
+    Quiet,
+    Recipe,
+    Scheduler,
+    Set,
+    Slurm,
+    SplitSeed,
+    Steps,
+    Test,
+    Unlabelled,
+    Validation,
+    Workers,
+)
+from semiseg.cli.values import assigned, listed, values_of
+from semiseg.progress import set_quiet
+
+
+@app.command()
+def bench(
+    data: Data,
+    out: Out,
+    methods: Annotated[
+        str | None, typer.Option(help="Such as supervised,roam,equireg, or names from --config.")
+    ] = None,
+    labelled: Annotated[str | None, typer.Option(help="Numbers of labelled groups, such as 2,4,8.")] = None,
+    runs: Annotated[int | None, typer.Option(min=1, help="Replicates: pairs of a draw and a seed.")] = None,
+    upper_runs: Annotated[int | None, typer.Option("--upper-runs", min=0, help="Of the all-labels bound.")] = None,
+    unlabelled: Unlabelled = None,
+    val: Validation = None,
+    test: Test = None,
+    split_seed: SplitSeed = None,
+    steps: Steps = None,
+    dims: Dims = None,
+    plan: PlanFile = None,
+    layout: Layout = None,
+    classes: Classes = None,
+    recipe: Recipe = None,
+    config: Config = None,
+    set_: Set = None,
+    launcher: LauncherName = "local",
+    jobs: Jobs = None,
+    scheduler: Scheduler = None,
+    slurm: Slurm = None,
+    estimate: Annotated[bool, typer.Option("--estimate", help="Say how long it will take, and stop.")] = False,
+    device: Device = "auto",
+    workers: Workers = None,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Compare methods over numbers of labels and replicates: tables, intervals, verdicts. Call again to go on."""
+    from semiseg.bench.compare import run_bench
+    from semiseg.bench.estimate import estimate as estimated
+    from semiseg.bench.grid import bench_settings
+    from semiseg.bench.lines import table
+    from semiseg.jobs.launchers import launcher_named
+
+    set_quiet(quiet)
+    flags = {key: value for key, value in locals().items() if key not in ("labelled", "methods", "runs")}
+    values = values_of(config, set_, data, flags)
+    kept = values.pop("slurm", {})  # of a file that serves elsewhere too
+    on_slurm = (kept if launcher == "slurm" else {}) | assigned(slurm, "--slurm")
+    settings = bench_settings(
+        values, methods=listed(methods), labelled=listed(labelled), runs=runs, upper_runs=upper_runs
+    )
+    where = launcher_named(launcher, jobs, out / "slurm", device=device, scheduler=scheduler, slurm=on_slurm)
+    if estimate:
+        print(estimated(settings, out, where, device=device, workers=workers).text(where.at_once))
+        return
+    made = run_bench(settings, out, where, device=device, workers=workers)
+    print(json.dumps(made.to_json(), indent=2) if as_json else table(made.lines))
+    for name, why in made.failed.items():
+        print(f"{name}: failed: {why}", file=sys.stderr)
+    raise typer.Exit(made.exit_code)

@@ -1,0 +1,49 @@
+"""Scores that the shards of one evaluation leave for the command that puts them together."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from semiseg.evaluation.summary import ScoredCase
+from semiseg.files import write_json
+from semiseg.jobs.shards import Shard, shards_folder
+from semiseg.manifest import file_hashes
+
+
+def write_part(
+    out: Path, shard: Shard, settings: Mapping[str, Any], scored: Sequence[ScoredCase], inputs: Mapping[str, list[Path]]
+) -> None:
+    """Scored cases for `read_parts`. inputs: case to the files that its scores were made from."""
+    cases = [
+        {
+            **asdict(case),
+            "unknown_truth": sorted(case.unknown_truth),
+            "unknown_prediction": sorted(case.unknown_prediction),
+            "inputs": file_hashes(inputs[case.case]),
+        }
+        for case in scored
+    ]
+    values = {"version": version("semiseg"), "settings": dict(settings), "cases": cases}
+    write_json(shard.folder(out) / "scores.json", values)
+
+
+def read_parts(out: Path, settings: Mapping[str, Any], inputs: Mapping[str, list[Path]]) -> dict[str, ScoredCase]:
+    """Cases that shards scored with these settings, from files that are still the same."""
+    return {case.case: case for case in _parts(out, settings, inputs)}
+
+
+def _parts(out: Path, settings: Mapping[str, Any], inputs: Mapping[str, list[Path]]) -> Iterator[ScoredCase]:
+    for path in sorted(shards_folder(out).glob("*/scores.json")):
+        part = json.loads(path.read_text(encoding="utf-8"))
+        if part["version"] != version("semiseg") or part["settings"] != json.loads(json.dumps(settings)):
+            continue
+        for values in part["cases"]:
+            if values.pop("inputs") == file_hashes(inputs.get(values["case"], [])):
+                for name in ("unknown_truth", "unknown_prediction"):
+                    values[name] = frozenset(values[name])
+                yield ScoredCase(**values)

@@ -1,0 +1,276 @@
+"""One experiment from a folder of scans to a model: check, plan, prepare, train, each skipped when it is done."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from semiseg.data.check import CheckReport, check_dataset
+from semiseg.data.corrections import correct_splits, provenance, refuse_changed, with_corrections
+from semiseg.data.dataset import Dataset
+from semiseg.data.facts import ImageFacts, all_facts
+from semiseg.data.intensities import AS_WINDOWED, windowed_already
+from semiseg.data.plan import Plan, for_every_channel, merged
+from semiseg.data.planning import make_plan
+from semiseg.data.prepare import PreparedCase, prepare_cases
+from semiseg.data.splits import Splits, make_splits
+from semiseg.devices import chosen_device, peak_memory_gb
+from semiseg.draws import seed_of
+from semiseg.errors import InputError, UserError
+from semiseg.experiments.run_settings import DataConfig, RunSettings, method_settings
+from semiseg.experiments.score import scored_names
+from semiseg.files import write_json
+from semiseg.methods import build_method
+from semiseg.models.model import build_network, checkpoint_weights, save_model, start_from
+from semiseg.models.volumes import reference_volumes
+from semiseg.processes import default_workers
+from semiseg.progress import say, set_quiet
+from semiseg.runs.checkpoint import Progress
+from semiseg.runs.folder import RunFolder
+from semiseg.settings import flat
+from semiseg.training.fit import fit
+from semiseg.training.launch import adopt_slurm, is_main_process
+from semiseg.training.session import Cases
+
+
+def checked_splits(data: DataConfig, workers: int, saved: Path | None = None) -> tuple[Dataset, Splits, CheckReport]:
+    """Open, check and divide a dataset; `saved`: as this splits.json says, so that a run goes on with its scans.
+
+    Raises InputError, naming the files, if training cannot start or would leak.
+    """
+    drawn_from = data.open()
+    dataset = with_corrections(drawn_from, data.corrected)
+
+    def checked(splits: Splits | None) -> CheckReport:
+        report = check_dataset(
+            dataset, strict=data.strict, workers=workers, transductive=data.transductive, splits=splits
+        )
+        if not report.can_train:
+            raise InputError("\n".join([*report.lines(), f"{data.path}: training cannot start; see the lines above"]))
+        return report
+
+    if saved is not None:
+        splits = Splits.load(saved, dataset)
+        return dataset, splits, checked(splits)
+    names = {case.name for case in checked(None).usable}
+    usable = [case for case in drawn_from.cases if case.name in names]  # a correction changes no draw
+    declared = {case.split for case in usable} if data.declared_splits else set()
+    splits = make_splits(
+        usable,
+        labelled=data.labelled,
+        val=None if "val" in declared else data.val,
+        test=None if "test" in declared else data.test,
+        fold=data.fold,
+        unlabelled_part=data.unlabelled_part,
+        reuse_labelled=data.reuse_labelled,
+        split_seed=data.split_seed,
+        draw=data.draw,
+        base=dataset.root,
+    )
+    splits = correct_splits(splits, dataset, names)
+    return dataset, splits, checked(splits)
+
+
+def plan_dataset(settings: RunSettings, workers: int | None = None, *, announce: bool = True) -> Plan:
+    """The plan that `train_run` would make: from all scans that are not test scans, and from visible labels only.
+
+    announce: tell the user what was found in the dataset.
+    """
+    workers = default_workers() if workers is None else workers
+    dataset, splits = _announced(settings, workers) if announce else checked_splits(settings.data, workers)[:2]
+    return _plan_of(settings, dataset, splits, workers)
+
+
+def prepare_dataset(settings: RunSettings, workers: int | None = None) -> list[PreparedCase]:
+    """Prepare what `train_run` would: the labelled, unlabelled and validation scans; no test scan, no hidden label."""
+    workers = default_workers() if workers is None else workers
+    dataset, splits = _announced(settings, workers)
+    plan = _plan_of(settings, dataset, splits, workers)
+    _say_windowed(splits, plan, workers)
+    return prepare_cases(splits.not_test, plan, workers=workers)
+
+
+def _announced(settings: RunSettings, workers: int, saved: Path | None = None) -> tuple[Dataset, Splits]:
+    """The divided dataset; the user is told what was found."""
+    dataset, splits, report = checked_splits(settings.data, workers, saved)
+    for line in (*report.lines(), *splits.notes):
+        say(line)
+    return dataset, splits
+
+
+def train_run(
+    settings: RunSettings,
+    out: Path,
+    *,
+    resume: bool = False,
+    device: str = "auto",
+    workers: int | None = None,
+) -> RunFolder:
+    """Check, plan, prepare and train in one go; the run folder ends with `result.json` and `model/`.
+
+    A finished run is left as it is. Raises UserError for an unfinished one without `resume`, and for settings that
+    differ from those that the folder was begun with.
+    """
+    folder, workers = RunFolder(out), default_workers() if workers is None else workers
+    wanted = settings.resolved()
+    adopt_slurm()
+    main = is_main_process()
+    if not main:
+        set_quiet(True)  # one process speaks for all
+    # the others may come here after the first one has begun the folder; if it refuses, the launcher ends them all
+    if main and folder.config.exists():
+        _refuse_other_settings(folder, settings)
+        if not folder.result.exists() and not resume:
+            raise UserError(f"{out}: got an unfinished run; go on with --resume, or choose another --out")
+    if folder.result.exists():
+        say(f"{out}: already finished; nothing to do")
+        return folder
+    begun = folder.config.exists()  # it is written last: without it, splits and plan may be of other settings
+    dataset, splits = _announced(settings, workers, folder.splits if begun else None)
+    if settings.training.patience is not None and not splits.val:
+        raise UserError(
+            f"training.patience: got {settings.training.patience} without validation scans, expected some to stop by; "
+            "give --val, or leave it out"
+        )
+    if settings.score:
+        scored_names(splits)  # raises before hours of training
+    labelled_by = provenance(splits, dataset)
+    if begun:
+        refuse_changed(folder.provenance, labelled_by)
+    plan = Plan.load(folder.plan) if begun else _plan_of(settings, dataset, splits, workers)
+    _say_windowed(splits, plan, workers)
+    chosen_device(device)
+    torch.manual_seed(seed_of(settings.seed, "initialisation"))
+    network = build_network(plan)
+    if settings.init:
+        fresh = start_from(network, Path(settings.init))
+        if fresh:
+            say(f"--init {settings.init}: fresh weights for {', '.join(fresh)}")
+    name, config = method_settings(settings)
+    if config["regions"]:
+        raise UserError(
+            f"method.regions: got {config['regions']}, expected none; name regions in plan.regions and set "
+            "plan.train_on=regions"
+        )
+    method = build_method(name, network, config | {"regions": plan.region_members})
+    if main and not begun:  # only now: a mistake found above must not leave a folder that refuses the corrected command
+        folder.path.mkdir(parents=True, exist_ok=True)
+        splits.save(folder.splits)
+        write_json(folder.provenance, labelled_by)
+        plan.save(folder.plan)
+        folder.write_environment(seed=settings.seed)
+        folder.write_config(wanted)
+
+    def prepared(cases: Any) -> list[PreparedCase]:
+        return prepare_cases(cases, plan, workers=workers)
+
+    cases = Cases(
+        labelled=prepared(splits.labelled),
+        unlabelled=prepared(splits.unlabelled) if method.wants_unlabelled else [],
+        validation=prepared(splits.val),
+    )
+    say(
+        f"{name}: {len(cases.labelled)} labelled + {len(cases.validation)} validation scans, "
+        f"{len(cases.unlabelled)} unlabelled; {plan.dims}-D, patch {plan.patch}, {settings.training.steps} steps"
+    )
+    progress = fit(
+        method, plan, cases, settings.training, folder, seed=settings.seed, device=device,
+        workers=loader_workers(device), resume=resume,
+    )  # fmt: skip
+    if main:
+        _finish(folder, plan, settings, cases, len(dataset.corrections), progress)
+    return folder
+
+
+def _finish(
+    folder: RunFolder, plan: Plan, settings: RunSettings, cases: Cases, corrected: int, progress: Progress
+) -> None:
+    used: Literal["best", "last"] = "best" if progress.best_step is not None else "last"
+    result = {
+        "checkpoint": used,
+        "note": "best checkpoint by validation Dice" if used == "best" else "no validation scans: the last checkpoint",
+        "steps": progress.step,
+        "stopped_early": progress.stopped_early,
+        "last": {"step": progress.step, "validation_dice": progress.last_dice},
+        "best": {"step": progress.best_step, "validation_dice": progress.best_dice},
+        "labelled": len(cases.labelled),
+        "corrected": corrected,
+        "validation": len(cases.validation),
+        "labels_used": f"{len(cases.labelled)} + {len(cases.validation)} labelled",
+        "unlabelled": len(cases.unlabelled),
+        "transductive": settings.data.transductive,
+        "duration_s": round(progress.duration_s, 1),
+        "memory_gb": peak_memory_gb(),
+        "precision": progress.precision,
+    }
+    early = f", no better for {settings.training.patience}" if progress.stopped_early else ""
+    volumes = [one.model_dump() for one in reference_volumes([*cases.labelled, *cases.validation], plan)]
+    facts = {"classes": plan.classes, "settings": settings.resolved(), "scores": result, "volumes": volumes}
+    save_model(folder.model, checkpoint_weights(folder, used), plan, facts)
+    write_json(folder.result, result)
+    say(f"{folder.path}: finished {progress.step} steps{early}; {result['note']}; model in {folder.model}")
+
+
+def _plan_from_file(settings: RunSettings, path: str) -> Plan:
+    if settings.unlabelled_ratio is not None:
+        raise UserError(
+            f"unlabelled_ratio: got {settings.unlabelled_ratio:g} and a plan file, expected one of them; "
+            "leave one out, or say plan.unlabelled_batch"
+        )
+    plan = Plan.load(Path(path))
+    changes = for_every_channel(settings.plan, len(plan.channels))
+    return Plan.checked(merged(plan.model_dump(mode="json"), changes), where="plan")
+
+
+def _plan_of(settings: RunSettings, dataset: Dataset, splits: Splits, workers: int) -> Plan:
+    if settings.plan_file:
+        return _plan_from_file(settings, settings.plan_file)
+    return make_plan(
+        dataset,
+        splits,
+        dims=settings.dims,
+        memory_gb=settings.memory_gb,
+        unlabelled_ratio=settings.unlabelled_ratio,
+        overrides=settings.plan,
+        workers=workers,
+    )
+
+
+def _say_windowed(splits: Splits, plan: Plan, workers: int) -> None:
+    """Tell the user how many scans count as windowed already, where the plan has `eight_bit`."""
+    if not any(rule.eight_bit for rule in plan.normalisation):
+        return
+    facts = all_facts(splits.not_test, workers).values()
+    ranges = [[(i.lowest, i.highest) for i in case.images if isinstance(i, ImageFacts)] for case in facts]
+    count = sum(windowed_already(of_case, plan) for of_case in ranges)
+    if count:
+        say(f"{count} of {len(ranges)} scans: {AS_WINDOWED}")
+
+
+def _refuse_other_settings(folder: RunFolder, settings: RunSettings) -> None:
+    # parsed, so that settings that came later have their defaults
+    before = flat(RunSettings.parse(folder.read_config(), where=str(folder.config)).resolved())
+    now = flat(settings.resolved())
+    given = settings.plan_file
+    if given and (given != before.get("plan_file") or Path(given).exists()):
+        # the run has its plan: the file may be gone, or in another place (a bench that was moved), but not another plan
+        same = _plan_from_file(settings, given) == Plan.load(folder.plan)
+        before["plan_file"] = given if same else str(folder.plan)
+    changed = [
+        f"{key}: {before.get(key)!r} -> {now.get(key)!r}"
+        for key in sorted(before.keys() | now.keys())
+        if before.get(key) != now.get(key)
+    ]
+    if changed:
+        raise UserError(
+            f"{folder.path}: got other settings than it was begun with ({'; '.join(changed)}); "
+            "use the same settings, or another --out"
+        )
+
+
+def loader_workers(device: str) -> int:
+    """Reading patches from memory-mapped arrays takes milliseconds: only a GPU is fast enough to wait for it."""
+    on_gpu = device.startswith("cuda") or (device == "auto" and torch.cuda.is_available())
+    return min(4, max(1, default_workers() - 1)) if on_gpu else 0

@@ -1,0 +1,140 @@
+"""What decides a run: the scans, the method, the plan, the training. Read from recipes, YAML files and flags."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import Field
+
+from semiseg.data.dataset import Dataset
+from semiseg.data.label_tables import apply_table
+from semiseg.data.layouts import open_dataset
+from semiseg.data.plan import merged
+from semiseg.data.planning import Dims
+from semiseg.errors import UserError
+from semiseg.experiments.recipes import load_recipe
+from semiseg.methods import METHODS
+from semiseg.settings import WORD, Settings
+from semiseg.training.session import TrainingConfig
+
+
+class DataConfig(Settings):
+    """Which scans, and what part each plays. See `make_splits` for counts, fractions and files."""
+
+    path: str
+    layout: str | None = None
+    channels: tuple[str, ...] | None = None
+    """Names of the channels to use, in this order; all of the dataset's unless told."""
+    classes: str | None = None
+    """The classes to train on instead of the dataset's own: roam28, or a file, see `apply_table`."""
+    unlabelled: str | None = None
+    """A folder of more scans without labels."""
+    labelled: str | None = None
+    val: str | None = None
+    test: str | None = None
+    fold: str | None = None
+    """K/N: instead of `val` and `test`, see `make_splits`."""
+    unlabelled_part: str | None = None
+    """A count or fraction of the groups of unlabelled scans; all unless told."""
+    reuse_labelled: bool = False
+    """Labelled scans, without their labels, are unlabelled scans too."""
+    split_seed: int = 0
+    draw: int = 0
+    transductive: bool = False
+    """Accept unlabelled scans that are also test scans; the result says so."""
+    strict: bool = False
+    """Stop at a broken case instead of leaving it out."""
+    declared_splits: bool = False
+    """Where the dataset itself says which scans are for validation or test, `val` or `test` draws no more of them."""
+    corrected: tuple[str, ...] = ()
+    """Folders of `semiseg review`: what was corrected or accepted there is labelled, beside the drawn scans."""
+
+    def open(self) -> Dataset:
+        """The dataset with its classes, without corrections."""
+        dataset = open_dataset(self.path, self.layout, self.unlabelled, self.channels)
+        return apply_table(dataset, self.classes) if self.classes else dataset
+
+
+class RunSettings(Settings):
+    """Everything that decides the weights a run ends with. Saved whole as `config.yaml`."""
+
+    recipe: str | None = None
+    """The published experiment that these settings began as (`semiseg.recipes`)."""
+    data: DataConfig
+    method: dict[str, Any] = Field(default_factory=lambda: {"name": "supervised"})
+    """`name`, and that method's settings (`semiseg.methods`)."""
+    training: TrainingConfig = TrainingConfig()
+    plan: dict[str, Any] = Field(default_factory=dict)
+    """Changes to the plan that is made, in the plan's own structure."""
+    plan_file: str | None = None
+    """A plan to use instead of making one."""
+    dims: Annotated[Dims, WORD] = "auto"
+    memory_gb: float = Field(default=8.0, gt=0)
+    """Budget that patch and batch are chosen for."""
+    unlabelled_ratio: float | None = Field(default=None, gt=0)
+    """Unlabelled patches for each labelled one, where the plan is made; 1 unless told."""
+    seed: int = 0
+    """Initialisation, order and augmentation."""
+    init: str | None = None
+    """A run or model to take the first weights from."""
+    score: bool = False
+    """Segment and score the test scans at the end: `predictions` and `scores` in the run folder."""
+
+    def resolved(self) -> dict[str, Any]:
+        """Plain values, the method's defaults and presets written out."""
+        values = self.model_dump(mode="json")
+        name, config = method_settings(self)
+        return {**values, "method": {"name": name, **config}}
+
+
+def method_settings(settings: RunSettings) -> tuple[str, dict[str, Any]]:
+    given = dict(settings.method)
+    name = given.pop("name", "supervised")
+    if name not in METHODS:
+        raise UserError(f"--method: got {name!r}, expected one of: {', '.join(METHODS)}")
+    return name, METHODS[name].Config.parse(given, where="method").model_dump(mode="json")
+
+
+def read_settings(config: Path | None, assignments: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of a recipe, if one is named; a YAML file's on top; then `dotted.key: value` assignments.
+
+    A recipe's method settings are dropped where another method is named, its plan where a plan file is.
+    """
+    values: dict[str, Any] = {}
+    if config is not None:
+        try:
+            values = yaml.safe_load(Path(config).read_text(encoding="utf-8")) or {}
+        except (OSError, yaml.YAMLError) as error:
+            reason = " ".join(str(error).split())
+            raise UserError(f"--config {config}: {reason}, expected a YAML file of settings") from None
+        if not isinstance(values, dict):
+            raise UserError(f"--config {config}: expected `key: value` lines")
+        if isinstance(values.get("method"), str):
+            values["method"] = {"name": values["method"]}
+    if recipe := assignments.get("recipe", values.get("recipe")):
+        values = _on_recipe(load_recipe(str(recipe)).settings, values, assignments)
+    for key, value in assignments.items():
+        *path, last = ("method.name" if key == "method" else key).split(".")
+        at = values
+        for part in path:
+            at = at.setdefault(part, {})
+            if not isinstance(at, dict):
+                raise UserError(f"--set {key}: {part!r} is a value, not a group of settings")
+        at[last] = value
+    return values
+
+
+def _on_recipe(recipe: Mapping[str, Any], values: Mapping[str, Any], assignments: Mapping[str, Any]) -> dict[str, Any]:
+    name = assignments.get("method.name") or assignments.get("method") or values.get("method", {}).get("name")
+    if name not in (None, recipe["method"]["name"]):
+        recipe = {**recipe, "method": {}}
+    if "plan_file" in assignments or values.get("plan_file"):
+        recipe = {**recipe, "plan": {}}  # a file is a whole plan, made for these scans
+    given = {**{f"data.{key}": value for key, value in values.get("data", {}).items()}, **assignments}
+    asked = {key.removeprefix("data.") for key, value in given.items() if value is not None}
+    replaced = {"val", "test"} if "fold" in asked else {"fold"} if asked & {"val", "test"} else set()
+    recipe = {**recipe, "data": {key: value for key, value in recipe["data"].items() if key not in replaced}}
+    return merged(recipe, values)

@@ -1,0 +1,1 @@
+"""Independent command lines, and where they run: this machine, SLURM, dask."""

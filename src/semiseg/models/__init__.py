@@ -1,0 +1,1 @@
+"""A model is a folder of weights and a plan; with it, whole scans become probabilities."""

@@ -1,0 +1,162 @@
+"""A model is a folder: `model.safetensors` (weights) and `model.json` (everything else)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from semiseg.data.plan import Plan
+from semiseg.errors import InputError
+from semiseg.files import replacing, write_json
+from semiseg.networks import network_from
+from semiseg.runs.checkpoint import read_checkpoint, read_weights
+from semiseg.runs.folder import RunFolder
+
+FORMAT = 1
+"""Of model.json: raise it when what is written there changes its meaning."""
+BUNDLES = Path(__file__).parent / "bundles"
+"""Models that come with the package, each in a folder of its own name."""
+
+
+def save_model(folder: Path, weights: Mapping[str, Tensor], plan: Plan, facts: Mapping[str, Any]) -> None:
+    """Write a model folder. `facts` (method, settings, scores, ...) is kept for reading; prediction needs the plan."""
+    values = {"format": FORMAT, "plan": plan.model_dump(mode="json"), **facts}
+    with replacing(folder / "model.safetensors") as temporary:
+        # not save_file, whose files nobody but their owner may read
+        temporary.write_bytes(save({name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}))
+    write_json(folder / "model.json", values)
+
+
+def load_model(path: Path, checkpoint: Literal["best", "last"] | None = None) -> LoadedModel:
+    """The model in a model folder, of a run (its exported model, or the named checkpoint), or one that comes with the
+    package, by its name, where no such path exists.
+
+    Raises InputError if there is none, or its weights do not fit its plan.
+    """
+    path = _located(Path(path))
+    run = RunFolder(path)
+    if run.config.exists():
+        if checkpoint is not None:
+            return _assemble(checkpoint_weights(run, checkpoint), Plan.load(run.plan), path)
+        if not (run.model / "model.json").exists():
+            raise InputError(
+                f"{path}: got a run that is not finished, expected one with a model; "
+                "finish it with `semiseg train ... --resume`, or ask for --checkpoint last"
+            )
+        path = run.model
+    elif checkpoint is not None:
+        raise InputError(f"{path}: got --checkpoint {checkpoint} with a model folder, expected a run; leave it out")
+    description = path / "model.json"
+    if not description.exists():
+        raise InputError(f"{path}: got no model.json, expected a run or a model folder; check the path")
+    try:
+        values = json.loads(description.read_text(encoding="utf-8"))
+        plan, made = values["plan"], values["format"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{description}: {error!r}, expected a model's description; export it again") from None
+    if made != FORMAT:
+        raise InputError(f"{description}: got format {made!r}, expected {FORMAT}; use the version that made it")
+    return _assemble(read_weights(path / "model.safetensors"), Plan.checked(plan, where=f"{description}: plan"), path)
+
+
+def load_teacher_and_student(path: Path) -> tuple[LoadedModel, LoadedModel] | None:
+    """The averaged and the trained network of a run's newest checkpoint; None for what is no run, or has no average."""
+    run = RunFolder(path)
+    newest = run.newest_checkpoint() if run.config.exists() else None
+    if newest is None or newest.facts["predictor"] != "average":
+        return None
+    plan = Plan.load(run.plan)
+    teacher, student = (_assemble(newest.part(f"method.{name}"), plan, path) for name in ("average", "network"))
+    return teacher, student
+
+
+def model_facts(path: Path) -> dict[str, Any]:
+    """What model.json of a run or model folder holds beside the plan; empty where there is none that can be read."""
+    run = RunFolder(_located(Path(path)))
+    description = (run.model if run.config.exists() else run.path) / "model.json"
+    try:
+        return dict(json.loads(description.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return {}
+
+
+def _located(path: Path) -> Path:
+    if path.exists():
+        return path
+    shipped = sorted(folder.name for folder in BUNDLES.iterdir())
+    if str(path) in shipped:
+        return BUNDLES / path
+    raise InputError(
+        f"{path}: got no such run or model, expected one, or the name of a model that comes with semiseg "
+        f"({', '.join(shipped)}); check the path"
+    )
+
+
+def checkpoint_weights(run: RunFolder, which: Literal["best", "last"]) -> dict[str, Tensor]:
+    """Weights of the predictor at the best validation, or at the newest checkpoint."""
+    if which == "best":
+        if not run.best.exists():
+            raise InputError(
+                f"{run.path}: got --checkpoint best, expected a run with validation scans; use --checkpoint last"
+            )
+        return read_checkpoint(run.best).part("predictor")
+    newest = run.newest_checkpoint()
+    if newest is None:
+        raise InputError(f"{run.path}: got no checkpoint, expected one; train the run first")
+    return newest.part(f"method.{newest.facts['predictor']}")
+
+
+def start_from(network: nn.Module, path: Path) -> list[str]:
+    """Copy a model's weights into `network` wherever name and shape agree. Returns the names that kept their own
+    (a head for other classes). Raises InputError if nothing else agrees."""
+    weights = load_model(path).network.state_dict()
+    own = network.state_dict()
+    fitting = {name: w for name, w in weights.items() if name in own and own[name].shape == w.shape}
+    left = [name for name in own if name not in fitting]
+    if len(fitting) < len(own) / 2:
+        raise InputError(
+            f"{path}: {len(fitting)} of {len(own)} weights fit this network, expected most of them; "
+            "use the same plan.network (`--plan` with that run's plan.json)"
+        )
+    network.load_state_dict({**own, **fitting})
+    return left
+
+
+def _assemble(weights: Mapping[str, Tensor], plan: Plan, path: Path) -> LoadedModel:
+    with torch.random.fork_rng(devices=[]):  # initial weights are about to be replaced: leave the generator alone
+        network = build_network(plan)
+    try:
+        network.load_state_dict(dict(weights))
+    except RuntimeError as error:
+        raise InputError(
+            f"{path}: {str(error).splitlines()[-1].strip()}, expected the plan's network; export the model again"
+        ) from None
+    return LoadedModel(network=network.eval(), plan=plan, name=str(path))
+
+
+def build_network(plan: Plan) -> nn.Module:
+    """The plan's network with fresh weights from torch's global generator: (b, channels, *patch) -> 32-bit logits."""
+    return network_from(plan.network, len(plan.channels), len(plan.classes), plan.patch)
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedModel:
+    """A network in evaluation mode that returns 32-bit logits, and the plan that it was trained with."""
+
+    network: nn.Module
+    plan: Plan
+    name: str
+    """Where it comes from, for messages."""
+
+
+def weights_hash(model: LoadedModel) -> str:
+    """128 bits that tell one set of weights from another, as 32 hexadecimal digits."""
+    return hashlib.blake2b(save(model.network.state_dict()), digest_size=16).hexdigest()

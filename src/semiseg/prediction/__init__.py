@@ -1,0 +1,1 @@
+"""From scans to label files, on each file's own grid."""

@@ -1,0 +1,105 @@
+"""What comes before the first step, and what every step needs of it."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+import torch
+from accelerate import Accelerator
+from pydantic import Field
+
+from semiseg.data.prepare import PreparedCase
+from semiseg.methods.method import Method
+from semiseg.runs.checkpoint import Progress, optimiser_tensors, write_checkpoint
+from semiseg.runs.folder import RunFolder
+from semiseg.settings import WORD, Settings
+
+
+class TrainingConfig(Settings):
+    """How long and how to train, the same for every method."""
+
+    steps: int = Field(default=5000, ge=1)
+    optimiser: Literal["adamw", "adam", "sgd"] = "adamw"
+    lr: float = Field(default=5e-3, gt=0)
+    weight_decay: float = Field(default=1e-2, ge=0)
+    """Of weights. `adam` and `sgd` add it to the gradient, `adamw` shrinks the weights themselves."""
+    schedule: Literal["constant", "poly", "cosine", "exponential"] = "poly"
+    warm_up: float = Field(default=0.02, ge=0, lt=1)
+    """Share of the steps in which the learning rate rises."""
+    clip: float = Field(default=12.0, gt=0)
+    """Largest gradient norm (12 as in nnU-Net)."""
+    accumulation: int = Field(default=1, ge=1)
+    """Batches whose gradients are averaged before each optimiser step."""
+    precision: Annotated[Literal["auto", "32", "bf16", "16"], WORD] = "auto"
+    validate_every: int | None = Field(default=None, ge=1)
+    """Steps between validations; a tenth of all steps unless told."""
+    patience: int | None = Field(default=None, ge=1)
+    """Stop after so many steps without a better validation Dice. Needs validation scans."""
+    checkpoint_every: int = Field(default=250, ge=1)
+    log_every: int = Field(default=10, ge=1)
+    tensorboard: bool = True
+    """Mirror the log to TensorBoard, if it is installed."""
+
+
+@dataclass(frozen=True, eq=False)
+class Cases:
+    """The prepared scans of one run. Unlabelled ones carry no label."""
+
+    labelled: Sequence[PreparedCase]
+    unlabelled: Sequence[PreparedCase]
+    validation: Sequence[PreparedCase] = ()
+
+
+def _optimiser(method: Method, config: TrainingConfig) -> torch.optim.Optimizer:
+    parameters = list(method.network.parameters())
+    # biases and normalisation scales are not decayed: pulling them to zero only shrinks activations
+    groups: list[dict[str, Any]] = [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": config.weight_decay},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    if config.optimiser == "sgd":
+        return torch.optim.SGD(groups, lr=config.lr, momentum=0.99, nesterov=True)
+    if config.optimiser == "adam":
+        return torch.optim.Adam(groups, lr=config.lr)
+    return torch.optim.AdamW(groups, lr=config.lr, fused=True)  # one pass over the weights instead of ten
+
+
+@contextmanager
+def _termination() -> Iterator[Callable[[], bool]]:
+    """Whether SIGTERM came: schedulers send it before they kill. Restored at the end; main thread only."""
+    received = []
+    try:
+        before = signal.signal(signal.SIGTERM, lambda *_: received.append(True))
+    except ValueError:  # not the main thread: whoever runs the thread handles signals
+        yield lambda: False
+        return
+    try:
+        yield lambda: bool(received)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _anywhere(flag: bool, accelerator: Accelerator) -> bool:
+    """Whether the flag is set in any process: all of them have to stop at the same step."""
+    if accelerator.num_processes == 1:
+        return flag
+    flags = accelerator.reduce(torch.tensor(float(flag), device=accelerator.device), "sum")
+    return bool(flags > 0)
+
+
+def _save(method: Method, optimiser: torch.optim.Optimizer, folder: RunFolder, progress: Progress) -> None:
+    tensors = {f"method.{name}": tensor for name, tensor in method.state_dict().items()}
+    state = {f"optimiser.{name}": tensor for name, tensor in optimiser_tensors(optimiser).items()}
+    folder.rotate_checkpoint()
+    write_checkpoint(
+        folder.last, {**tensors, **state}, {"progress": vars(progress), "predictor": predictor_name(method)}
+    )
+
+
+def predictor_name(method: Method) -> str:
+    """Under which name the predictor's weights stand in the method's state."""
+    return next(name for name, module in method.named_children() if module is method.predictor)

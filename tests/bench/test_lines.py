@@ -1,0 +1,48 @@
+"""Lines of a comparison, from scores that are made up."""
+
+import pytest
+
+from semiseg.bench.grid import ALL, Run
+from semiseg.bench.lines import summarise
+from semiseg.bench.results import Finished
+
+
+def finished(method, replicate, dice, labelled="2"):
+    rows = [
+        {"case": case, "class": "organ", "kind": "class", "in_truth": "True", "dice": str(dice + shift)}
+        for case, shift in (("a", 0.02), ("b", -0.02))
+    ]
+    result = {"checkpoint": "last", "labels_used": "2 + 0 labelled", "duration_s": 60.0 * (replicate + 1)}
+    return Finished(Run(method, labelled, replicate), result, {"last": rows})
+
+
+def test_only_replicates_that_both_have_are_compared_and_counted():
+    """Ten of the method, of which the baseline lacks five: its failures must not make a verdict of the others."""
+    runs = [finished("supervised", k, 0.5 + 0.01 * k) for k in range(5)]
+    runs += [finished("roam", k, 0.7 + 0.01 * k + 0.001 * (k % 2)) for k in range(10)]
+    baseline, line = summarise(runs)
+    assert (line.replicates, line.pairs) == (10, 5)
+    assert line.difference.mean == pytest.approx(0.2004)
+    assert line.dice.mean == pytest.approx(0.7455)
+    assert line.minutes == pytest.approx(5.5)
+    assert line.verdict.text.startswith("too few runs to say: +20.0 Dice points (")
+    assert line.verdict.text.endswith("in 5 runs, at least 6 needed")
+    assert (baseline.difference, baseline.verdict) == (None, None)
+
+
+def test_without_a_baseline_nothing_is_compared():
+    (line,) = summarise([finished("roam", k, 0.7) for k in range(7)])
+    assert (line.difference, line.p_holm, line.verdict, line.pairs) == (None, None, None, 0)
+
+
+def test_every_comparison_of_the_bench_counts_for_holm():
+    """Two methods with two numbers of labels are four tests: seven pairs of one sign are p = 2 / 2^7 each."""
+    runs = [finished("supervised", 0, 0.9, ALL)]
+    for count in ("2", "4"):
+        runs += [finished("supervised", k, 0.5 + 0.01 * k, count) for k in range(7)]
+        for method in ("roam", "equireg"):
+            runs += [finished(method, k, 0.6 + 0.01 * k, count) for k in range(7)]
+    lines = [line for line in summarise(runs) if line.p is not None]
+    assert [line.p for line in lines] == [pytest.approx(2 / 2**7)] * 4
+    assert [line.p_holm for line in lines] == [pytest.approx(8 / 2**7)] * 4
+    assert {line.verdict.kind for line in lines} == {"no evidence"}

@@ -1,0 +1,88 @@
+"""Every recipe is complete, resolves, and can be asked for by name; `test_recipe_runs.py` trains them."""
+
+import pytest
+
+from semiseg.data.plan import _PREPROCESSING
+from semiseg.errors import UserError
+from semiseg.experiments.recipes import load_recipe, recipe_names
+from semiseg.experiments.run_settings import RunSettings, read_settings
+
+NAMES = [
+    *("brats19-equireg", "brats19-supervised", "covid-roam-semi", "covid-roam-supervised"),
+    *("malc-roam-semi", "malc-roam-supervised"),
+]
+
+
+def test_all_published_experiments_are_there():
+    assert recipe_names() == NAMES
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_recipe_says_where_it_comes_from_and_resolves(name):
+    text = load_recipe(name).text()
+    for word in ("source:", "data:", "run time:", "published:", "differs:"):
+        assert f"# {word}" in text
+    settings = RunSettings.parse(read_settings(None, {"recipe": name, "data.path": "scans"}), where="")
+    resolved = settings.resolved()
+    assert resolved["recipe"] == name
+    assert settings.score
+    assert resolved["method"]["preset"] == "2020"
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [("brats19-equireg", "brats19-supervised"), ("covid-roam-semi", "covid-roam-supervised"),
+     ("malc-roam-semi", "malc-roam-supervised")],
+)  # fmt: skip
+def test_scans_are_prepared_once_for_both_recipes_of_a_dataset(first, second):
+    """N4 of 369 patients takes hours; and only with the same images is a difference one of method."""
+    plans = [load_recipe(name).settings["plan"] for name in (first, second)]
+    one, other = ({key: value for key, value in plan.items() if key in _PREPROCESSING} for plan in plans)
+    assert one == other
+
+
+def test_flags_win_over_the_file_and_the_file_over_the_recipe(tmp_path):
+    config = tmp_path / "mine.yaml"
+    config.write_text("training: {steps: 7, lr: 0.5}\nplan: {batch: 1}\n")
+    values = read_settings(config, {"recipe": "malc-roam-semi", "data.path": "x", "training.steps": 5})
+    assert values["training"]["steps"] == 5
+    assert values["training"]["lr"] == 0.5
+    assert values["training"]["weight_decay"] == 0.02
+    assert values["plan"]["batch"] == 1
+    assert values["plan"]["patch"] == [256, 256]
+
+
+def test_a_fold_replaces_validation_and_test_scans_and_the_other_way_round(tmp_path):
+    folded = read_settings(None, {"recipe": "malc-roam-semi", "data.path": "x", "data.fold": "2/5"})["data"]
+    assert (folded["fold"], folded.get("val"), folded.get("test")) == ("2/5", None, None)
+    (tmp_path / "mine.yaml").write_text("data: {val: 1}\n")
+    counted = read_settings(tmp_path / "mine.yaml", {"recipe": "covid-roam-semi", "data.test": "3"})["data"]
+    assert (counted.get("fold"), counted["val"], counted["test"]) == (None, 1, "3")
+    assert read_settings(None, {"recipe": "covid-roam-semi"})["data"]["fold"] == "1/5"
+
+
+def test_another_method_takes_the_training_and_not_the_method_settings():
+    values = read_settings(None, {"recipe": "malc-roam-semi", "method.name": "supervised", "data.path": "x"})
+    assert values["method"] == {"name": "supervised"}
+    assert values["training"]["steps"] == 30000
+    RunSettings.parse(values, where="").resolved()
+
+
+def test_a_plan_file_is_not_changed_by_the_recipe():
+    values = read_settings(None, {"recipe": "malc-roam-semi", "plan_file": "plan.json", "data.path": "x"})
+    assert values["plan"] == {}
+
+
+def test_an_unknown_recipe_suggests_the_nearest():
+    with pytest.raises(
+        UserError, match=r"--recipe: got 'malc-roam-sem', expected one of .*; did you mean 'malc-roam-semi'"
+    ):
+        load_recipe("malc-roam-sem")
+
+
+def test_the_ct_window_is_the_published_one():
+    rule = load_recipe("covid-roam-semi").settings["plan"]["normalisation"]
+    level, width = -504.4, 2204.3
+    assert rule["low"] == pytest.approx(level - width / 2)
+    assert rule["high"] == pytest.approx(level + width / 2)
+    assert pytest.approx([(x - rule["mean"]) / rule["deviation"] for x in (rule["low"], rule["high"])]) == (0.0, 1.0)

@@ -1,0 +1,72 @@
+"""A model folder: what is written comes back, and what does not fit is refused with one message."""
+
+import json
+
+import pytest
+import torch
+from support.plans import make_plan
+
+from semiseg.errors import InputError
+from semiseg.models.model import build_network, load_model, save_model, start_from
+
+NETWORK = {"widths": (4, 8), "strides": ((2, 2, 2),)}
+
+
+@pytest.fixture
+def plan():
+    return make_plan(patch=(8, 8, 8), network=NETWORK)
+
+
+@pytest.fixture
+def folder(tmp_path, plan):
+    save_model(tmp_path / "model", build_network(plan).state_dict(), plan, {"classes": plan.classes})
+    return tmp_path / "model"
+
+
+def test_a_model_comes_back_and_the_generator_is_left_alone(folder, plan):
+    before = torch.get_rng_state()
+    model = load_model(folder)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert model.plan == plan
+    assert not model.network.training
+    network = build_network(plan)
+    assert start_from(network, folder) == []
+    for name, value in network.state_dict().items():
+        assert torch.equal(value, model.network.state_dict()[name])
+
+
+def test_a_head_for_other_classes_starts_anew(folder, plan):
+    more = plan.model_copy(update={"classes": {"background": 0, "a": 1, "b": 2, "c": 3}})
+    assert start_from(build_network(more), folder) == ["head.weight", "head.bias"]
+
+
+@pytest.mark.parametrize(
+    ("description", "message"),
+    [
+        ("[]", r"model.json: TypeError.*expected a model's description; export it again"),
+        ('{"format": 1}', r"model.json: KeyError\('plan'\)"),
+        ('{"format": 99, "plan": {}}', "model.json: got format 99, expected 1"),
+    ],
+)
+def test_another_description_is_refused(folder, description, message):
+    (folder / "model.json").write_text(description)
+    with pytest.raises(InputError, match=message):
+        load_model(folder)
+
+
+def test_weights_that_do_not_fit_are_refused(folder):
+    values = json.loads((folder / "model.json").read_text())
+    values["plan"]["network"]["widths"] = [4, 9]
+    (folder / "model.json").write_text(json.dumps(values))
+    with pytest.raises(InputError, match=r"model: size mismatch.*expected the plan's network; export"):
+        load_model(folder)
+    (folder / "model.safetensors").write_bytes(b"half")
+    with pytest.raises(InputError, match=r"model.safetensors: .*expected whole weights"):
+        load_model(folder)
+
+
+def test_a_path_without_a_model(tmp_path, folder):
+    with pytest.raises(InputError, match=r"got no model.json, expected a run or a model folder"):
+        load_model(tmp_path)
+    with pytest.raises(InputError, match="got --checkpoint best with a model folder, expected a run"):
+        load_model(folder, "best")
