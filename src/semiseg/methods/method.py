@@ -153,7 +153,7 @@ def strengthen(
     if config.intensity.probability > 0:
         image = Intensity.draw(image.shape, config.intensity, draws.of("strong intensity"))(image)
     if config.cutmix > 0:
-        box = Box.draw(image.shape, config.cutmix_share, config.cutmix, draws.of("cutmix"))
+        box = Box.draw(image.shape, config.cutmix_share, config.cutmix, draws.of("strong box"))
         image, target, valid = box(image), box(target), box.mask(valid)
     return image, target, valid
 
