@@ -15,7 +15,7 @@ import io
 import struct
 import warnings
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +27,7 @@ from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError
 from PIL import Image
 
+from semiseg.colours import Colour, class_colours
 from semiseg.errors import InputError, MissingExtra
 from semiseg.files import replacing
 from semiseg.types import Geometry
@@ -248,7 +249,14 @@ def new_scan(array: _Array, affine: _Array) -> Scan:
     return Scan(array, Geometry(array.shape, affine), header)
 
 
-def write_like(path: Path, array: _Array, header_of: Scan, *, scale: float | None = None) -> None:
+def write_like(
+    path: Path,
+    array: _Array,
+    header_of: Scan,
+    *,
+    scale: float | None = None,
+    colours: Mapping[int, Colour] | None = None,
+) -> None:
     """Write `array` (file order, optionally a fourth axis) with the header of another scan, atomically.
 
     Affine, qform and sform with their codes, units and description are kept; intensity scaling, display range
@@ -257,12 +265,13 @@ def write_like(path: Path, array: _Array, header_of: Scan, *, scale: float | Non
     the array is stored as given and readers multiply it by `scale` (1/255 for probabilities in 8 bits).
 
     A path that ends in .png gets label values of one slice as a picture with (width, height) of the array's first
-    axes: the palette's index is the value, in 16-bit grey above 255. Raises InputError for values that do not fit.
+    axes: the palette's index is the value, in 16-bit grey above 255. colours: label value to the colour of its class,
+    for this palette; without, the classes count as numbered 0, 1, 2, ... Raises InputError for values that do not fit.
     """
     if array.shape[:3] != header_of.geometry.shape:
         raise ValueError(f"array of shape {array.shape} on a grid of shape {header_of.geometry.shape}")
     if scan_ending(path) == ".png":
-        _write_picture(path, array)
+        _write_picture(path, array, colours)
         return
     if scale is None and array.dtype.kind in "biu":
         array = array.astype(_smallest_type(array))
@@ -277,9 +286,7 @@ def write_like(path: Path, array: _Array, header_of: Scan, *, scale: float | Non
         nib.save(image, temporary)
 
 
-def _write_picture(path: Path, array: _Array) -> None:
-    from semiseg.colours import PALETTE  # torch comes with it
-
+def _write_picture(path: Path, array: _Array, colours: Mapping[int, Colour] | None) -> None:
     if array.shape[2:] != (1,):
         raise ValueError(f"array of shape {array.shape} in a picture")
     low, high = int(array.min()), int(array.max())
@@ -288,8 +295,10 @@ def _write_picture(path: Path, array: _Array) -> None:
         raise BadFile(path, found, expected, "segment NIfTI files with this model")
     picture = Image.fromarray(np.ascontiguousarray(array[..., 0].T, np.uint8 if high < 256 else np.uint16))
     if high < 256:
-        colours = PALETTE[np.arange(255) % len(PALETTE)]
-        picture.putpalette(bytes(3) + colours.tobytes())  # of mode L, it makes one of mode P with the same values
+        palette = class_colours(256)
+        if colours is not None:
+            palette = np.array([colours.get(value, (0, 0, 0)) for value in range(256)], np.uint8)
+        picture.putpalette(palette.tobytes())  # of mode L, it makes one of mode P with the same values
     with replacing(path) as temporary:
         picture.save(temporary, format="PNG")
 

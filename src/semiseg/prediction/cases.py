@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int, UInt8
 
+from semiseg.colours import value_colours
 from semiseg.data.dataset import Case
 from semiseg.data.images import Scan, write_like
 from semiseg.data.intensities import AS_WINDOWED, windowed_already
@@ -161,7 +162,8 @@ def _predict_case(
     if keep_largest:
         index = largest_pieces(index)
     # last, because it is by this file that a case counts as done
-    write_like(label_file(out, case), np.array(list(classes.values()))[index], scan)
+    values = list(classes.values())
+    write_like(label_file(out, case), np.array(values)[index], scan, colours=value_colours(values))
 
 
 def case_volumes(

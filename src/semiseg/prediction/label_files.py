@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import colorsys
 import csv
 import io
 from collections.abc import Mapping
 from pathlib import Path
 
+from semiseg.colours import value_colours
 from semiseg.data.dataset import Case
 from semiseg.data.images import is_picture
 from semiseg.files import write_json, write_text
@@ -24,25 +24,18 @@ def probability_file(out: Path, case: Case) -> Path:
 def write_tables(out: Path, classes: Mapping[str, int]) -> None:
     """Names, values and colours of the classes: labels.json, labels.txt (ITK-SNAP) and labels.ctbl (3D Slicer)."""
     write_json(out / "labels.json", dict(classes))
-    rows = [(value, name, _colour(order)) for order, (name, value) in enumerate(classes.items())]
+    colours = value_colours(classes.values())
+    rows = [(value, name, *colours[value]) for name, value in classes.items()]
     snap = [
         f'{value} {red} {green} {blue} {int(order > 0)} {int(order > 0)} {int(order > 0)} "{name}"'
-        for order, (value, name, (red, green, blue)) in enumerate(rows)
+        for order, (value, name, red, green, blue) in enumerate(rows)
     ]
     write_text(out / "labels.txt", "# ITK-SnAP Label Description File\n" + "\n".join(snap) + "\n")
     slicer = [
         f"{value} {name.replace(' ', '_')} {red} {green} {blue} {255 * (order > 0)}"
-        for order, (value, name, (red, green, blue)) in enumerate(rows)
+        for order, (value, name, red, green, blue) in enumerate(rows)
     ]
     write_text(out / "labels.ctbl", "# Color table file\n" + "\n".join(slicer) + "\n")
-
-
-def _colour(order: int) -> tuple[int, int, int]:
-    """Hues a golden ratio apart, so that neighbouring classes differ; black for the background."""
-    if order == 0:
-        return (0, 0, 0)
-    red, green, blue = colorsys.hsv_to_rgb(order * 0.618034 % 1, 0.75, 0.95)
-    return (round(255 * red), round(255 * green), round(255 * blue))
 
 
 def write_failures(out: Path, failed: Mapping[str, str]) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float, Int, UInt8
 from PIL import Image, ImageDraw, ImageFont
 
-from semiseg.colours import class_colour
+from semiseg.colours import Colour, class_colour, class_colours
 from semiseg.data.dataset import Case, Dataset
 from semiseg.data.images import ras_spacing, read_label, to_ras
 from semiseg.data.label_values import class_values
@@ -145,7 +145,7 @@ def _draw_case(folder: Path, case: Case, plan: Plan, files: Sequence[tuple[str, 
     _save_film(list(pages.values()), list(legend.values()), folder / f"{case.name}.gif")
 
 
-def _save_film(pages: Sequence[Image.Image], colours: Sequence[tuple[int, int, int]], path: Path) -> None:
+def _save_film(pages: Sequence[Image.Image], colours: Sequence[Colour], path: Path) -> None:
     """An endless GIF of at most FILM_FRAMES pages, at most FILM_WIDTH wide, in greys and the classes' colours."""
     chosen = pages[:: -(-len(pages) // FILM_FRAMES)]
     scale = min(1.0, FILM_WIDTH / pages[0].width)
@@ -158,7 +158,7 @@ def _save_film(pages: Sequence[Image.Image], colours: Sequence[tuple[int, int, i
         frames[0].save(temporary, format="GIF", save_all=True, append_images=frames[1:], duration=FRAME_MS, loop=0)
 
 
-def _film_palette(colours: Sequence[tuple[int, int, int]]) -> Image.Image:
+def _film_palette(colours: Sequence[Colour]) -> Image.Image:
     """60 greys, yellow, and each colour pure and over as many greys as 256 entries leave room for."""
     entries = [(grey, grey, grey) for grey in np.linspace(0, 255, 60).astype(int).tolist()] + [(255, 255, 0)]
     shades = np.linspace(0, 255, min(12, max(0, 195 // max(1, len(colours)) - 1)))
@@ -175,7 +175,7 @@ def _page(
     axis: int,
     number: int,
     spacing_mm: Sequence[float],
-    legend: Mapping[str, tuple[int, int, int]],
+    legend: Mapping[str, Colour],
 ) -> Image.Image:
     """The panels of one slice beside each other, each under its title, with the legend below."""
     across, up = (other for other in range(3) if other != axis)
@@ -234,7 +234,7 @@ def outlined(picture: UInt8[np.ndarray, "h w"], label: Int[np.ndarray, "h w"], s
     neighbours = (wide[:-2, 1:-1], wide[2:, 1:-1], wide[1:-1, :-2], wide[1:-1, 2:])
     edge = np.any([index != other for other in neighbours], axis=0)
     share = np.where(edge, 1.0, TINT) * (index > 0)
-    colours = np.array([class_colour(order) for order in range(int(index.max()) + 1)], np.float32)[index]
+    colours = class_colours(int(index.max()) + 1).astype(np.float32)[index]
     drawn: _Pixels = np.rint(pixels + share[..., None] * (colours - pixels)).astype(np.uint8)
     return drawn
 

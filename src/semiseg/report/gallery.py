@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from semiseg.bench.grid import ALL
-from semiseg.colours import class_colour
+from semiseg.colours import class_colour, class_colours
 from semiseg.data.dataset import Case
 from semiseg.data.plan import Plan
 from semiseg.errors import InputError
@@ -159,4 +159,4 @@ def _viewer(views: Views, plan: Plan) -> dict[str, Any] | None:
     if 1 in views.grey.shape:
         return None
     classes = list(plan.classes)
-    return {"classes": classes, "colours": [class_colour(max(1, k)) for k in range(len(classes))], **volumes(views)}
+    return {"classes": classes, "colours": class_colours(len(classes)).tolist(), **volumes(views)}

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from semiseg.colours import PALETTE
+from semiseg.colours import class_colours
 from semiseg.files import replacing
 from semiseg.networks.frozen import forward_frozen
 from semiseg.types import IGNORE, Batch
@@ -66,7 +66,7 @@ def draw_pictures(network: nn.Module, batch: Batch, path: Path, most: int = 4) -
 
 
 def tile(image: np.ndarray[Any, Any], label: np.ndarray[Any, Any] | None) -> _RGB:
-    """One slice in grey, seen as overlays are; label values above 0 tinted. A grey pixel around it.
+    """One slice in grey, seen as overlays are; class indices above 0 tinted. A grey pixel around it.
 
     The second axis runs up, the first to the left: the patient's left is on the right.
     """
@@ -75,7 +75,7 @@ def tile(image: np.ndarray[Any, Any], label: np.ndarray[Any, Any] | None) -> _RG
     pixels = np.repeat(grey[..., None], 3, axis=-1)
     if label is not None:
         marked = (label > 0) & (label != IGNORE)
-        pixels[marked] = 0.45 * pixels[marked] + 0.55 * PALETTE[(label[marked] - 1) % len(PALETTE)]
+        pixels[marked] = 0.45 * pixels[marked] + 0.55 * class_colours(1 + int(label.max(initial=0)))[label[marked]]
     turned = pixels.astype(np.uint8).transpose(1, 0, 2)[::-1, ::-1]
     return np.pad(turned, ((1, 1), (1, 1), (0, 0)), constant_values=64)
 
