@@ -3,8 +3,8 @@ import pytest
 from semiseg.errors import UserError
 from semiseg.experiments.run_settings import RunSettings, read_settings
 from semiseg.methods import METHODS
-from semiseg.methods.method import PUBLISHED_WARP
 from semiseg.methods.roam import RoamConfig
+from semiseg.methods.strong import PUBLISHED_WARP
 from semiseg.settings import flat
 from semiseg.transforms.augment import Augmentation
 from semiseg.transforms.warp import WarpConfig

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from semiseg.experiments.experiment import plan_dataset, prepare_dataset, train_run
     from semiseg.experiments.run_settings import RunSettings
     from semiseg.methods import METHODS
-    from semiseg.methods.method import ConsistencyConfig, Method, MethodConfig
+    from semiseg.methods.method import Method, MethodConfig
+    from semiseg.methods.strong import ConsistencyConfig
     from semiseg.models.model import LoadedModel, load_model, save_model
     from semiseg.networks.frozen import forward_frozen
     from semiseg.prediction.cases import Predictions, predict_cases
@@ -47,7 +48,8 @@ _HOMES = {
     "experiments.experiment": ("plan_dataset", "prepare_dataset", "train_run"),
     "experiments.run_settings": ("RunSettings",),
     "methods": ("METHODS",),
-    "methods.method": ("ConsistencyConfig", "Method", "MethodConfig"),
+    "methods.method": ("Method", "MethodConfig"),
+    "methods.strong": ("ConsistencyConfig",),
     "models.model": ("LoadedModel", "load_model", "save_model"),
     "networks.frozen": ("forward_frozen",),
     "prediction.cases": ("Predictions", "predict_cases"),

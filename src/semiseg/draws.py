@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -24,9 +24,15 @@ class Draws:
     seed: int
     step: int
     slot: int = 0
+    whole: str = ""
+    """The purposes that these draws are a part of, each with a space behind it."""
+
+    def within(self, purpose: str) -> Draws:
+        """Draws for the parts of a purpose: what two views of one step draw under one name differs."""
+        return replace(self, whole=f"{self.whole}{purpose} ")
 
     def seed_for(self, purpose: str) -> int:
-        return seed_of(self.seed, self.step, self.slot, purpose)
+        return seed_of(self.seed, self.step, self.slot, self.whole + purpose)
 
     def of(self, purpose: str) -> torch.Generator:
         """A fresh CPU generator. The same purpose gives the same numbers again."""

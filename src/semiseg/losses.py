@@ -33,6 +33,11 @@ def one_hot(label: Int[Tensor, "b *spatial"], classes: int) -> Float[Tensor, "b 
     return F.one_hot(torch.where(label == IGNORE, 0, label).long(), classes).movedim(-1, 1).float()
 
 
+def most_probable(scores: Float[Tensor, "b classes *spatial"]) -> Float[Tensor, "b classes *spatial"]:
+    """The class with the largest probability or logit as a distribution, held constant: a hard pseudo-label."""
+    return one_hot(scores.argmax(1), scores.shape[1])
+
+
 def cross_entropy(
     target: Float[Tensor, "b classes *spatial"], logits: Float[Tensor, "b classes *spatial"]
 ) -> Float[Tensor, "b *spatial"]:

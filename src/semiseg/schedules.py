@@ -14,6 +14,12 @@ def ramp(progress: float, start: float, end: float) -> float:
     return (progress - start) / (end - start)
 
 
+def sigmoid_ramp(progress: float, start: float, end: float) -> float:
+    """0 until `start`, then exp(-5 (1 - t)^2), t rising from 0 to 1 at `end` (Laine and Aila, arXiv 1610.02242)."""
+    t = ramp(progress, start, end)
+    return 0.0 if progress < start else math.exp(-5 * (1 - t) ** 2)
+
+
 def learning_rate(progress: float, shape: str, warm_up: float) -> float:
     """Factor on the learning rate: a straight line up during `warm_up`, then down as `shape` says.
 

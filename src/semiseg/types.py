@@ -74,3 +74,12 @@ class Objective:
     def total(self) -> Float[Tensor, ""]:
         first, *others = self.terms.values()
         return sum(others, start=first)
+
+    def scaled(self, factor: float) -> Objective:
+        """Every term times a factor; what is watched stays."""
+        return Objective({name: factor * term for name, term in self.terms.items()}, self.watch)
+
+    def __add__(self, other: Objective) -> Objective:
+        """Both objectives' terms; those of one name are added up."""
+        shared = {name: self.terms[name] + other.terms[name] for name in self.terms.keys() & other.terms.keys()}
+        return Objective({**self.terms, **other.terms, **shared}, {**self.watch, **other.watch})

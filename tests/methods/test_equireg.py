@@ -8,7 +8,8 @@ from support.toys import batch_of, method_of
 from semiseg import losses
 from semiseg.draws import Draws
 from semiseg.methods import build_method
-from semiseg.methods.equireg import EquiRegConfig, without_learned
+from semiseg.methods.equireg import EquiRegConfig
+from semiseg.methods.method import without_learned
 from semiseg.transforms.warp import WarpConfig
 from semiseg.types import IGNORE
 

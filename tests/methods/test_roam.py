@@ -5,12 +5,13 @@ from dataclasses import replace
 
 import pytest
 import torch
-from support.toys import batch_of, method_of
+from support.toys import all_inside, batch_of, method_of
 
 from semiseg.draws import Draws
 from semiseg.errors import UserError
 from semiseg.methods import build_method
-from semiseg.methods.roam import Roam, RoamConfig, layer_named
+from semiseg.methods.roam import Roam, RoamConfig
+from semiseg.networks.editable import layer_named
 from semiseg.networks.frozen import forward_frozen
 from semiseg.transforms.intensity import Intensity
 from semiseg.transforms.mixing import Mix, sharpen
@@ -95,7 +96,7 @@ def test_views_that_do_not_differ_are_a_mistake():
 
 def test_mixmatch_mixes_the_input_by_a_share_a_sample_towards_sharpened_mean_guesses():
     """The objective by hand, without hidden layers: MixMatch, equations 3 to 7, with weights for sums over classes."""
-    method, batch, draws = method_of("roam", 2, "mixmatch", weight=7.5), batch_of(2, 0, 3, 3), Draws(0, 1)
+    method, batch, draws = method_of("roam", 2, "mixmatch", weight=7.5), all_inside(batch_of(2, 0, 3, 3)), Draws(0, 1)
     assert isinstance(method, Roam)
     assert method.config == RoamConfig(preset="mixmatch", ramp_end=0.0)
     mix = Mix.draw(6, 0.75, draws.of("mix"), per_sample=True)

@@ -19,7 +19,8 @@ from semiseg.manifest import file_hash
 from semiseg.models.model import LoadedModel
 from semiseg.models.windows import predict_probabilities
 from semiseg.prediction import cases as module
-from semiseg.prediction.cases import largest_pieces, predict_cases
+from semiseg.prediction.cases import predict_cases
+from semiseg.transforms.components import largest_pieces
 
 CLASSES = {"background": 0, "left": 17, "right": 530}
 LOW, HIGH = 10.0, 20.0

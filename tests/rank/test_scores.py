@@ -9,7 +9,7 @@ from support.pixelwise import Pixelwise, plan_of
 from torch import nn
 
 from semiseg.data.structures import structures_of
-from semiseg.methods.method import PUBLISHED_WARP
+from semiseg.methods.strong import PUBLISHED_WARP
 from semiseg.models.model import LoadedModel
 from semiseg.rank.scores import border_entropy, dice, disagreement, score_image, warped_guess
 from semiseg.transforms.warp import Warp

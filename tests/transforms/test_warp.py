@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from semiseg.errors import UserError
 from semiseg.methods.equireg import EquiRegConfig
-from semiseg.methods.method import PUBLISHED_WARP
+from semiseg.methods.strong import PUBLISHED_WARP
 from semiseg.transforms.warp import Warp, WarpConfig, _choose_parts
 from semiseg.types import IGNORE
 

@@ -8,12 +8,28 @@ from typing import Any
 from torch import nn
 
 from semiseg.errors import UserError
+from semiseg.methods.bcp import BCP
+from semiseg.methods.cps import CPS
 from semiseg.methods.equireg import EquiReg
+from semiseg.methods.fixmatch import FixMatch
+from semiseg.methods.mean_teacher import MeanTeacher
 from semiseg.methods.method import Method
 from semiseg.methods.roam import Roam
 from semiseg.methods.supervised import Supervised
+from semiseg.methods.uamt import UAMT
+from semiseg.methods.unimatch import UniMatch
 
-METHODS: dict[str, type[Method]] = {"supervised": Supervised, "roam": Roam, "equireg": EquiReg}
+METHODS: dict[str, type[Method]] = {
+    "supervised": Supervised,
+    "roam": Roam,
+    "equireg": EquiReg,
+    "mean_teacher": MeanTeacher,
+    "uamt": UAMT,
+    "cps": CPS,
+    "fixmatch": FixMatch,
+    "unimatch": UniMatch,
+    "bcp": BCP,
+}
 
 
 def build_method(name: str, network: nn.Module, settings: Mapping[str, Any]) -> Method:

@@ -4,29 +4,21 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
+from semiseg import losses
 from semiseg.draws import Draws
 from semiseg.networks.frozen import frozen_copy, measure_statistics, move_towards
-from semiseg.schedules import ramp
+from semiseg.schedules import annealing_threshold, ramp, sigmoid_ramp
 from semiseg.settings import Settings, overlaid
-from semiseg.transforms.intensity import Intensity, IntensityConfig
-from semiseg.transforms.mixing import Box
-from semiseg.transforms.warp import WarpConfig
-from semiseg.types import Batch, Objective
+from semiseg.types import IGNORE, Batch, Objective
 
-PUBLISHED_WARP = WarpConfig(
-    rotate_deg=20, scale=(0.9, 1.1), shear_deg=11.3, shift=0.1, elastic=5 / 224, smooth=24 / 224
-)
-"""EquiReg's strong view: 5 pixels r.m.s. displacement, smoothed with 24 pixels, on pictures of 224 x 224."""
-
-STRONG_INTENSITY = IntensityConfig(probability=0.5, contrast=0.5, brightness=0.3, gamma=0.4, noise=0.2, blur=1.0)
-"""About twice the plan's weak intensity changes."""
+Ramp = Literal["linear", "sigmoid"]
 
 
 class MethodConfig(Settings):
@@ -40,6 +32,11 @@ class MethodConfig(Settings):
     """Give both streams the plan's weak augmentation."""
     ema: float = Field(default=0.99, ge=0, lt=1)
     """Decay of the averaged network, a step; it is the predictor, and the teacher where there is one. 0: none."""
+    dice: bool = True
+    """Soft Dice beside cross-entropy on the labelled images."""
+    annealing: Literal["none", "linear", "log", "exp"] = "none"
+    """Leave labelled voxels whose probability of the right class exceeds a threshold out of the supervised loss, Dice
+    included; the threshold rises over the run from 1 / classes to 1 (training-signal annealing, UDA section 2.2)."""
 
     regions: tuple[tuple[int, ...], ...] = ()
     """Class indices that each region of the labelled loss unites, as the plan says with `train_on = "regions"`."""
@@ -60,30 +57,22 @@ class MethodConfig(Settings):
         return False
 
 
-class ConsistencyConfig(MethodConfig):
+class UnlabelledConfig(MethodConfig):
     """Settings that methods with an unlabelled term share."""
 
     unlabelled: bool = True
     """False: the supervised variant, which draws no unlabelled images."""
     weight: float = Field(default=1.0, ge=0)
     """Of the unlabelled term, a sum over classes and a mean over voxels."""
+    ramp: Ramp = "linear"
+    """How the weight rises: in a straight line, or as exp(-5 (1 - t)^2)."""
     ramp_start: float = Field(default=0.0, ge=0, le=1)
     """Progress at which the weight begins to rise from zero: before it, labels alone train the network."""
     ramp_end: float = Field(default=0.0, ge=0, le=1)
     """Progress at which the weight is reached."""
-    intensity: IntensityConfig = IntensityConfig()
-    """Intensity changes of the strong view."""
-    cutmix: float = Field(default=0.0, ge=0, le=1)
-    """Probability that a sample of the strong view, and its target, gets a box of another sample."""
-    cutmix_share: tuple[float, float] = (0.02, 0.4)
-    """Smallest and largest part of the picture that the box covers (as in UniMatch)."""
-    confidence: float = Field(default=0.0, ge=0, lt=1)
-    """Voxels whose largest target probability is below this are not learned from."""
-    temperature: float = Field(default=1.0, gt=0)
-    """Sharpens the target: p^(1/T), normalised. 1 changes nothing."""
 
     @model_validator(mode="after")
-    def _ramp_is_ordered(self) -> ConsistencyConfig:
+    def _ramp_is_ordered(self) -> UnlabelledConfig:
         if self.ramp_end < self.ramp_start:
             raise ValueError(f"ramp_end {self.ramp_end}: expected at least ramp_start {self.ramp_start}")
         return self
@@ -92,19 +81,22 @@ class ConsistencyConfig(MethodConfig):
         return self.unlabelled and progress >= self.ramp_start
 
     def weight_at(self, progress: float) -> float:
-        return self.weight * ramp(progress, self.ramp_start, self.ramp_end)
+        shape = sigmoid_ramp if self.ramp == "sigmoid" else ramp
+        return self.weight * shape(progress, self.ramp_start, self.ramp_end)
 
 
 class Method(nn.Module, ABC):
-    """Owns every network it trains or averages, so state_dict() is the checkpoint.
+    """Owns every network it trains or averages, as attributes, so state_dict() is the checkpoint: every parameter that
+    requires a gradient is trained.
 
-    Knows no files, optimisers or devices. A method of your own: subclass, name a `Config`, write `objective`.
+    Knows no files, optimisers or devices. A method of your own: subclass, name a `Config`, write `objective`. Several
+    networks that predict together are one `Ensemble`.
     """
 
     Config: ClassVar[type[MethodConfig]] = MethodConfig
     config: MethodConfig
     network: nn.Module
-    """What is trained."""
+    """What is predicted with, unless there is an average."""
 
     def __init__(self, network: nn.Module, config: MethodConfig) -> None:
         super().__init__()
@@ -141,23 +133,61 @@ class Method(nn.Module, ABC):
         if self.average is not None:
             move_towards(self.average, self.network, self.config.ema)
 
+    def supervised(self, batch: Batch, progress: float, network: nn.Module | None = None) -> Objective:
+        """The labelled term: what the network (or another one) makes of the labelled images, against their labels."""
+        return self.against_labels((network or self.network)(batch.image), batch.label, progress)
 
-def strengthen(
-    image: Float[Tensor, "b c *spatial"],
-    target: Float[Tensor, "b classes *spatial"],
-    valid: Bool[Tensor, "b *spatial"],
-    config: ConsistencyConfig,
-    draws: Draws,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The rest of a strong view: intensity changes of the image, then CutMix of image, target and validity alike."""
-    if config.intensity.probability > 0:
-        image = Intensity.draw(image.shape, config.intensity, draws.of("strong intensity"))(image)
-    if config.cutmix > 0:
-        box = Box.draw(image.shape, config.cutmix_share, config.cutmix, draws.of("strong box"))
-        image, target, valid = box(image), box(target), box.mask(valid)
-    return image, target, valid
+    def against_labels(
+        self, logits: Float[Tensor, "b classes *spatial"], label: Int[Tensor, "b *spatial"], progress: float
+    ) -> Objective:
+        """Cross-entropy and, with `dice`, soft Dice, of classes or `regions`, over what is still to be learned."""
+        kept, watch = self.unlearned(label, logits, progress)
+        return Objective({"supervised": losses.supervised(logits, kept, self.config.dice, self.config.regions)}, watch)
+
+    def unlearned(
+        self, label: Int[Tensor, "b *spatial"], logits: Float[Tensor, "b classes *spatial"], progress: float
+    ) -> tuple[Int[Tensor, "b *spatial"], dict[str, float]]:
+        """The label, IGNORE where `annealing` leaves it out, and the share that it keeps, to be watched."""
+        if self.config.annealing == "none":
+            return label, {}
+        kept = without_learned(label, logits, annealing_threshold(progress, self.config.annealing, logits.shape[1]))
+        return kept, {"labels kept": float((kept != IGNORE).sum() / (label != IGNORE).sum().clamp(min=1))}
 
 
-def confident(target: Float[Tensor, "b classes *spatial"], threshold: float) -> Bool[Tensor, "b *spatial"]:
-    """Voxels whose largest probability reaches the threshold."""
-    return target.amax(1) >= threshold
+class SemiSupervised(Method):
+    """A method with a term on unlabelled images."""
+
+    Config: ClassVar[type[MethodConfig]] = UnlabelledConfig
+    config: UnlabelledConfig
+
+    @property
+    def wants_unlabelled(self) -> bool:
+        return self.config.unlabelled
+
+    def consistency(
+        self,
+        error: Float[Tensor, "b *spatial"],
+        valid: Bool[Tensor, "b *spatial"],
+        progress: float,
+        guess: Float[Tensor, "b classes *spatial"],
+        certain: Bool[Tensor, "b *spatial"] | None = None,
+    ) -> Objective:
+        """The unlabelled term: the mean error over valid voxels, times the weight.
+
+        guess: what the error is from; its share of foreground is watched, as a dead teacher has none. certain: other
+        voxels count as zero, so few certain ones do not weigh more.
+        """
+        weight = self.config.weight_at(progress)
+        watch = {"weight": weight, "guess foreground": float((guess.argmax(1) > 0).float().mean())}
+        if certain is not None:
+            watch["confident"] = float((certain & valid).sum() / valid.sum().clamp(min=1))
+            error = torch.where(certain, error, 0)
+        return Objective({"consistency": weight * losses.masked_mean(error, valid)}, watch)
+
+
+def without_learned(
+    label: Int[Tensor, "b *spatial"], logits: Float[Tensor, "b classes *spatial"], threshold: float
+) -> Int[Tensor, "b *spatial"]:
+    """The label, IGNORE where the probability of the right class exceeds the threshold."""
+    right = (losses.one_hot(label, logits.shape[1]) * logits.detach().float().softmax(1)).sum(1)
+    return torch.where(right > threshold, IGNORE, label)

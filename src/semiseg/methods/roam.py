@@ -11,23 +11,25 @@ every layer of the set can be drawn; weights are for sums over classes.
 
 from __future__ import annotations
 
-import difflib
-from typing import ClassVar
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from semiseg import losses
 from semiseg.draws import Draws
 from semiseg.errors import UserError
-from semiseg.methods.method import PUBLISHED_WARP, ConsistencyConfig, Method, confident, strengthen
+from semiseg.methods.method import SemiSupervised
+from semiseg.methods.strong import PUBLISHED_WARP, ConsistencyConfig, Strong, confident
+from semiseg.networks.editable import layer_named
 from semiseg.networks.frozen import forward_frozen
 from semiseg.transforms.hidden import edited
 from semiseg.transforms.intensity import Intensity, IntensityConfig
 from semiseg.transforms.mixing import Mix, sharpen
-from semiseg.transforms.warp import Warp, WarpConfig
+from semiseg.transforms.warp import WarpConfig
 from semiseg.types import IGNORE, Batch, Objective
 
 
@@ -77,8 +79,6 @@ class RoamConfig(ConsistencyConfig):
     """Mix every skip connection that leads around the mixed layer. False leaks the unmixed image to the decoder."""
     warp: WarpConfig = PUBLISHED_WARP
     """Geometry of the strong view of unlabelled images and their guesses, as in EquiReg. Probability 0: none."""
-    dice: bool = True
-    """Soft Dice beside cross-entropy on the labelled rows, as in the baseline."""
     views: int = Field(default=1, ge=1)
     """The guess is the mean over so many views of an image: as it is, and with its intensities changed (MixMatch)."""
     view_intensity: IntensityConfig = IntensityConfig(
@@ -96,16 +96,12 @@ class RoamConfig(ConsistencyConfig):
         return self
 
 
-class Roam(Method):
+class Roam(SemiSupervised):
     """Mix a random layer's features and the targets with one draw; cross-entropy on labelled rows, squared error on
     unlabelled ones."""
 
     Config = RoamConfig
     config: RoamConfig
-
-    @property
-    def wants_unlabelled(self) -> bool:
-        return self.config.unlabelled
 
     def __init__(self, network: nn.Module, config: RoamConfig) -> None:
         super().__init__(network, config)
@@ -117,47 +113,32 @@ class Roam(Method):
         self.layers = [layer_named(network, name) for name in config.layers]
 
     def objective(self, batch: Batch, draws: Draws, progress: float) -> Objective:
-        config, labelled = self.config, len(batch.image)
-        image, valid = batch.image, batch.label != IGNORE
-        weight = config.weight_at(progress)
-        watch = {"weight": weight}
-        # before the ramp, guesses are only noise: the labelled images are mixed among themselves
-        unlabelled = len(batch.unlabelled) > 0 and config.learns_from_unlabelled(progress)
-        if unlabelled:
-            guess = self.guess(batch.unlabelled, draws)
-            watch["guess foreground"] = float((guess.argmax(1) > 0).float().mean())
-            guess = sharpen(guess, config.temperature)
-            u, inside = batch.unlabelled, batch.inside
-            if config.warp.probability > 0:
-                warp = Warp.draw(u.shape, config.warp, batch.spacing_mm, draws.of("strong warp"), u.device)
-                u, guess, inside = warp(u), warp(guess), warp.inside & warp.mask(inside)
-            u, guess, inside = strengthen(u, guess, inside, config, draws)
-            image, valid = torch.cat([image, u]), torch.cat([valid, inside])
-
+        config, labelled = self.config, slice(None, len(batch.image))
+        u, guess, inside = self.guesses(batch, draws, progress)
+        image = torch.cat([batch.image, *u])
         mix = Mix.draw(len(image), config.alpha, draws.of("mix"), config.per_sample)
-        edits_at = getattr(self.network, "edits_at", None)
-        layer = self.layers[int(torch.randint(len(self.layers), (), generator=draws.of("layer")))]
-        edits = edits_at(layer, mix) if config.mix_skips and callable(edits_at) else {layer: mix}
-        with edited(self.network, edits):
+        with edited(self.network, self.edits(mix, draws.of("layer"))):
             logits = self.network(image)
+        label, watch = self.unlearned(batch.label, logits[labelled], progress)
+        target = torch.cat([losses.one_hot(label, logits.shape[1]), *guess])
+        certain, valid = mix.mask(confident(target, config.confidence)), mix.mask(torch.cat([label != IGNORE, *inside]))
+        target = mix(target)
+        objective = Objective(self.labelled_terms(target[labelled], logits[labelled], valid[labelled]), watch)
+        if not u:
+            return objective
+        rows = slice(len(batch.image), None)
+        error = losses.squared_error(target[rows], logits[rows])
+        return objective + self.consistency(error, valid[rows], progress, guess[0], certain[rows])
 
-        target = losses.one_hot(batch.label, logits.shape[1])
-        if unlabelled:
-            target = torch.cat([target, guess])
-        certain = mix.mask(confident(target, config.confidence))
-        target, valid = mix(target), mix.mask(valid)
-
-        rows = slice(None, labelled)
-        entropy = losses.labelled_entropy(target[rows], logits[rows], config.regions)
-        terms = {"supervised": losses.masked_mean(entropy, valid[rows])}
-        if config.dice:
-            terms["dice"] = losses.soft_dice(target[rows], logits[rows], valid[rows], config.regions)
-        if unlabelled:
-            rows = slice(labelled, None)
-            # voxels that are not certain count as zero, so few certain ones do not weigh more
-            error = torch.where(certain[rows], losses.squared_error(target[rows], logits[rows]), 0)
-            terms["consistency"] = weight * losses.masked_mean(error, valid[rows])
-        return Objective(terms, watch)
+    def guesses(self, batch: Batch, draws: Draws, progress: float) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+        """Strong views of the unlabelled images, their sharpened guesses, and where both are valid; nothing before the
+        ramp: guesses are only noise then, and the labelled images are mixed among themselves."""
+        u, config = batch.unlabelled, self.config
+        if not len(u) or not config.learns_from_unlabelled(progress):
+            return [], [], []
+        strong = Strong.draw(u.shape, config, batch.spacing_mm, draws.within("strong"), u.device)
+        guess = sharpen(self.guess(u, draws), config.temperature)
+        return [strong.image(u)], [strong.target(guess)], [strong.mask(batch.inside)]
 
     def guess(self, u: Float[Tensor, "b c *spatial"], draws: Draws) -> Float[Tensor, "b classes *spatial"]:
         """The predictor's probabilities, held constant: their mean over the views (MixMatch, eq. 6)."""
@@ -167,18 +148,19 @@ class Roam(Method):
             total = total + forward_frozen(self.predictor, changed(u)).softmax(1)
         return total / self.config.views
 
+    def edits(self, mix: Mix, generator: torch.Generator) -> Mapping[str, Callable[..., Any]]:
+        """`mix` at a layer drawn from the set and, with `mix_skips`, at every skip that leads around it."""
+        layer = self.layers[int(torch.randint(len(self.layers), (), generator=generator))]
+        edits_at = getattr(self.network, "edits_at", None)
+        return edits_at(layer, mix) if self.config.mix_skips and callable(edits_at) else {layer: mix}
 
-def layer_named(network: nn.Module, name: str) -> str:
-    """The network's name for a layer of the paper: `input`, `1`, `2`, ... (encoder blocks), `last`."""
-    layers: list[str] = getattr(network, "layers", [module for module, _ in network.named_modules() if module])
-    if name == "last":
-        return layers[-1]
-    found = f"encoder.stages.{int(name) - 1}" if name.isdecimal() else name
-    if found not in layers:
-        close = difflib.get_close_matches(name, layers, n=3)
-        names = ", ".join(layers if len(layers) <= 16 else close)
-        raise UserError(
-            f"method.layers: got {name!r}, expected input, 1, 2, ..., last or {names or 'the name of a layer'}; "
-            "`semiseg layers` lists them"
-        )
-    return found
+    def labelled_terms(
+        self,
+        target: Float[Tensor, "b classes *spatial"],
+        logits: Float[Tensor, "b classes *spatial"],
+        valid: Bool[Tensor, "b *spatial"],
+    ) -> dict[str, Tensor]:
+        """Cross-entropy and soft Dice against mixed labels."""
+        regions = self.config.regions
+        terms = {"supervised": losses.masked_mean(losses.labelled_entropy(target, logits, regions), valid)}
+        return terms | {"dice": losses.soft_dice(target, logits, valid, regions)} if self.config.dice else terms

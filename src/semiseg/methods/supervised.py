@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from semiseg import losses
 from semiseg.draws import Draws
 from semiseg.methods.method import Method, MethodConfig
 from semiseg.types import Batch, Objective
@@ -18,5 +17,4 @@ class Supervised(Method):
     Config = SupervisedConfig
 
     def objective(self, batch: Batch, draws: Draws, progress: float) -> Objective:  # noqa: ARG002
-        prediction = self.network(batch.image)
-        return Objective({"supervised": losses.supervised(prediction, batch.label, regions=self.config.regions)})
+        return self.supervised(batch, progress)

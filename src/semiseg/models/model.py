@@ -17,6 +17,7 @@ from semiseg.data.plan import Plan
 from semiseg.errors import InputError
 from semiseg.files import replacing, write_json
 from semiseg.networks import network_from
+from semiseg.networks.ensemble import Ensemble, members
 from semiseg.runs.checkpoint import read_checkpoint, read_weights
 from semiseg.runs.folder import RunFolder
 
@@ -27,8 +28,13 @@ BUNDLES = Path(__file__).parent / "bundles"
 
 
 def save_model(folder: Path, weights: Mapping[str, Tensor], plan: Plan, facts: Mapping[str, Any]) -> None:
-    """Write a model folder. `facts` (method, settings, scores, ...) is kept for reading; prediction needs the plan."""
+    """Write a model folder. `facts` (method, settings, scores, ...) is kept for reading; prediction needs the plan.
+
+    Of an `Ensemble`, model.json lists the `networks` by the prefixes of their weights.
+    """
     values = {"format": FORMAT, "plan": plan.model_dump(mode="json"), **facts}
+    if several := members(weights):
+        values["networks"] = several
     with replacing(folder / "model.safetensors") as temporary:
         # not save_file, whose files nobody but their owner may read
         temporary.write_bytes(save({name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}))
@@ -64,7 +70,13 @@ def load_model(path: Path, checkpoint: Literal["best", "last"] | None = None) ->
         raise InputError(f"{description}: {error!r}, expected a model's description; export it again") from None
     if made != FORMAT:
         raise InputError(f"{description}: got format {made!r}, expected {FORMAT}; use the version that made it")
-    return _assemble(read_weights(path / "model.safetensors"), Plan.checked(plan, where=f"{description}: plan"), path)
+    weights = read_weights(path / "model.safetensors")
+    if (listed := values.get("networks", [])) != members(weights):
+        raise InputError(
+            f"{description}: got networks {listed}, expected those of model.safetensors, {members(weights)}; "
+            "export it again"
+        )
+    return _assemble(weights, Plan.checked(plan, where=f"{description}: plan"), path)
 
 
 def load_teacher_and_student(path: Path) -> tuple[LoadedModel, LoadedModel] | None:
@@ -115,9 +127,12 @@ def checkpoint_weights(run: RunFolder, which: Literal["best", "last"]) -> dict[s
 
 
 def start_from(network: nn.Module, path: Path) -> list[str]:
-    """Copy a model's weights into `network` wherever name and shape agree. Returns the names that kept their own
-    (a head for other classes). Raises InputError if nothing else agrees."""
-    weights = load_model(path).network.state_dict()
+    """Copy a model's weights into `network` wherever name and shape agree; of several networks, the first one's.
+
+    Returns the names that kept their own (a head for other classes). Raises InputError if nothing else agrees.
+    """
+    model = load_model(path).network
+    weights = (model.networks[0] if isinstance(model, Ensemble) else model).state_dict()
     own = network.state_dict()
     fitting = {name: w for name, w in weights.items() if name in own and own[name].shape == w.shape}
     left = [name for name in own if name not in fitting]
@@ -132,7 +147,8 @@ def start_from(network: nn.Module, path: Path) -> list[str]:
 
 def _assemble(weights: Mapping[str, Tensor], plan: Plan, path: Path) -> LoadedModel:
     with torch.random.fork_rng(devices=[]):  # initial weights are about to be replaced: leave the generator alone
-        network = build_network(plan)
+        alike = [build_network(plan) for _ in members(weights)]
+        network = Ensemble(alike) if alike else build_network(plan)
     try:
         network.load_state_dict(dict(weights))
     except RuntimeError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import difflib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from semiseg.errors import UserError
 from semiseg.networks.staged import Staged
 
 BATCH = 3
@@ -100,3 +102,22 @@ def _run(network: nn.Module, image: Tensor) -> Trial:
     for name, module in network.named_modules():
         module.register_forward_hook(noting(name))
     return Trial(network.eval()(image), tuple(outputs))
+
+
+def layer_named(network: nn.Module, name: str) -> str:
+    """The network's name for a layer of the paper: `input`, `1`, `2`, ... (encoder blocks), `deepest`, `last`."""
+    layers: list[str] = getattr(network, "layers", [module for module, _ in network.named_modules() if module])
+    if name == "last":
+        return layers[-1]
+    encoder = [layer for layer in layers if layer.startswith("encoder.stages.")]
+    if name == "deepest" and encoder:
+        return encoder[-1]
+    found = f"encoder.stages.{int(name) - 1}" if name.isdecimal() else name
+    if found not in layers:
+        close = difflib.get_close_matches(name, layers, n=3)
+        names = ", ".join(layers if len(layers) <= 16 else close)
+        raise UserError(
+            f"method.layers: got {name!r}, expected input, 1, 2, ..., last or {names or 'the name of a layer'}; "
+            "`semiseg layers` lists them"
+        )
+    return found

@@ -54,6 +54,10 @@ class FCDenseNet(Staged):
             new = blocks[level] * growth
         head = CONV[dims](features + new, classes, 1)
         super().__init__((2 ** len(skips),) * dims, Encoder(down), Decoder(up, stages), head)
+        self.initialise()
+
+    def initialise(self) -> None:
+        """Draw the weights anew."""
         for weight in self.parameters():
             if weight.ndim > 1:
                 nn.init.kaiming_uniform_(weight, nonlinearity="relu")  # 'HeUniform' in their section 4.1

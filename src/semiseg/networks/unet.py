@@ -43,8 +43,13 @@ class UNet(Staged):
         )
         stride = tuple(math.prod(axis) for axis in zip(*strides, strict=True)) or ones
         super().__init__(stride, encoder, decoder, CONV[dims](widths[0], classes, 1))
+        self.classic = classic
+        self.initialise()
+
+    def initialise(self) -> None:
+        """Draw the weights anew."""
         for name, weight in self.named_parameters():
-            if weight.ndim > 1 and classic:
+            if weight.ndim > 1 and self.classic:
                 nn.init.xavier_uniform_(weight)
             elif weight.ndim > 1:
                 nn.init.kaiming_normal_(weight, a=0.01)

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, UInt8
 
 from semiseg.colours import value_colours
 from semiseg.data.dataset import Case
@@ -29,6 +29,7 @@ from semiseg.models.model import LoadedModel, weights_hash
 from semiseg.models.windows import predict_probabilities
 from semiseg.prediction.label_files import label_file, probability_file, write_failures, write_tables
 from semiseg.progress import say, track
+from semiseg.transforms.components import largest_pieces
 
 
 @dataclass(frozen=True)
@@ -198,18 +199,6 @@ def _copied_to(
     for index, volume in enumerate(volumes):
         target[..., index] = np.rint(255 * volume.clip(0, 1))
         yield volume
-
-
-def largest_pieces(index: Int[np.ndarray, "x y z"]) -> Int[np.ndarray, "x y z"]:
-    """Of every class but 0, the largest piece connected through voxel faces; the rest becomes 0."""
-    from scipy.ndimage import label
-
-    result = np.zeros_like(index)
-    for value in np.unique(index[index > 0]):
-        pieces, count = label(index == value)
-        sizes = np.bincount(pieces.ravel(), minlength=count + 1)
-        result[pieces == 1 + int(np.argmax(sizes[1:]))] = value
-    return result
 
 
 def refuse_other_predictions(out: Path, made_by: Mapping[str, Any]) -> None:

@@ -23,7 +23,7 @@ from semiseg.draws import seed_of
 from semiseg.errors import InputError, OutOfMemory, SomeCasesFailed, UserError
 from semiseg.files import replacing, write_json
 from semiseg.manifest import MANIFEST, file_hashes, write_manifest
-from semiseg.methods.method import PUBLISHED_WARP
+from semiseg.methods.strong import PUBLISHED_WARP
 from semiseg.models.model import LoadedModel, weights_hash
 from semiseg.models.volumes import Volume
 from semiseg.prediction.cases import common_plan, same_preparation

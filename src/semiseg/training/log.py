@@ -6,43 +6,50 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch import Tensor
+from torch import nn
 
-from semiseg.methods.method import Method
 from semiseg.runs.checkpoint import Progress, write_checkpoint
 from semiseg.runs.folder import RunFolder
 from semiseg.training.pictures import draw_pictures, draw_progress
-from semiseg.types import Batch
+from semiseg.training.session import TrainingConfig
+from semiseg.types import Batch, Objective
 
 
-def _divergence(folder: RunFolder, step: int, names: list[str], terms: dict[str, Tensor]) -> str:
-    values = ", ".join(f"{name} {float(term.detach()):g}" for name, term in terms.items())
-    good = next((path for path in (folder.last, folder.previous) if path.exists()), None)
-    return (
-        f"training: got {values} at step {step} (cases {', '.join(names)}), expected finite losses; "
-        f"look at those scans or lower training.lr; the last good checkpoint is {good or 'none yet'}"
-    )
+class Log:
+    """Numbers go to metrics.jsonl, and to TensorBoard where it is wanted and installed; pictures beside it."""
 
+    def __init__(self, folder: RunFolder, config: TrainingConfig) -> None:
+        self._folder = folder
+        self._mirror = _TensorBoard(folder.path / "tensorboard") if config.tensorboard else None
 
-def _record(
-    method: Method,
-    batch: Batch,
-    folder: RunFolder,
-    progress: Progress,
-    mirror: _TensorBoard | None,
-) -> None:
-    """Log a validation, keep the best weights, draw pictures."""
-    if progress.last_dice is not None:
-        folder.append(step=progress.step, kind="validation", dice=progress.dice, dice_mean=progress.last_dice)
-        if mirror:
-            mirror.numbers({"dice": progress.dice, "dice_mean": progress.last_dice}, progress.step)
-        if progress.best_step == progress.step:
-            tensors = {f"predictor.{name}": tensor for name, tensor in method.predictor.state_dict().items()}
-            write_checkpoint(folder.best, tensors, {"step": progress.step, "dice": progress.last_dice})
-    draw_progress(folder.read_log(), folder.progress)
-    picture = draw_pictures(method.predictor, batch, folder.pictures / f"step-{progress.step:06d}.png")
-    if mirror:
-        mirror.picture(picture, progress.step)
+    def step(self, progress: Progress, objective: Objective, lr: float, gradient_norm: float) -> None:
+        """What the step's last batch cost."""
+        line = {
+            "loss": float(objective.total.detach()),
+            "terms": {name: float(term.detach()) for name, term in objective.terms.items()},
+            "watch": objective.watch,
+            "lr": lr,
+            "gradient_norm": gradient_norm,
+            "duration_s": round(progress.duration_s, 3),
+        }
+        self._folder.append(step=progress.step, kind="train", **line)
+        if self._mirror:
+            self._mirror.numbers(line, progress.step)
+
+    def validation(self, progress: Progress, predictor: nn.Module, batch: Batch) -> None:
+        """Log a validation, keep the best weights, draw pictures."""
+        if progress.last_dice is not None:
+            scores = {"dice": progress.dice, "dice_mean": progress.last_dice}
+            self._folder.append(step=progress.step, kind="validation", **scores)
+            if self._mirror:
+                self._mirror.numbers(scores, progress.step)
+            if progress.best_step == progress.step:
+                tensors = {f"predictor.{name}": tensor for name, tensor in predictor.state_dict().items()}
+                write_checkpoint(self._folder.best, tensors, {"step": progress.step, "dice": progress.last_dice})
+        draw_progress(self._folder.read_log(), self._folder.progress)
+        picture = draw_pictures(predictor, batch, self._folder.pictures / f"step-{progress.step:06d}.png")
+        if self._mirror:
+            self._mirror.picture(picture, progress.step)
 
 
 class _TensorBoard:

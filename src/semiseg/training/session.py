@@ -10,11 +10,15 @@ from typing import Annotated, Any, Literal
 
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from pydantic import Field
+from torch import nn
 
 from semiseg.data.prepare import PreparedCase
+from semiseg.devices import chosen_device, chosen_precision
+from semiseg.errors import UserError
 from semiseg.methods.method import Method
-from semiseg.runs.checkpoint import Progress, optimiser_tensors, write_checkpoint
+from semiseg.runs.checkpoint import Progress, optimiser_tensors, restore_optimiser, write_checkpoint
 from semiseg.runs.folder import RunFolder
 from semiseg.settings import WORD, Settings
 
@@ -44,6 +48,11 @@ class TrainingConfig(Settings):
     tensorboard: bool = True
     """Mirror the log to TensorBoard, if it is installed."""
 
+    @property
+    def validation_interval(self) -> int:
+        """Steps between validations."""
+        return self.validate_every or max(1, self.steps // 10)
+
 
 @dataclass(frozen=True, eq=False)
 class Cases:
@@ -54,8 +63,24 @@ class Cases:
     validation: Sequence[PreparedCase] = ()
 
 
-def _optimiser(method: Method, config: TrainingConfig) -> torch.optim.Optimizer:
-    parameters = list(method.network.parameters())
+def start(device: str, precision: str) -> Accelerator:
+    """Device, precision and processes. Raises UserError for a device that is not there or does not have the
+    precision."""
+    AcceleratorState._reset_state(reset_partial_state=False)  # the previous fit of this process may have differed
+    chosen = chosen_device(device)
+    if chosen.type == "cuda" and chosen.index is not None:
+        torch.cuda.set_device(chosen)  # accelerate takes the current GPU
+    return Accelerator(
+        cpu=chosen.type == "cpu",
+        mixed_precision={"32": "no", "bf16": "bf16", "16": "fp16"}[chosen_precision(precision, chosen.type)],
+        step_scheduler_with_optimizer=False,
+    )
+
+
+def optimiser_of(method: Method, config: TrainingConfig) -> torch.optim.Optimizer:
+    """Over every parameter of the method that requires a gradient. Raises UserError for networks that it hides."""
+    _refuse_hidden(method)
+    parameters = [weight for weight in method.parameters() if weight.requires_grad]
     # biases and normalisation scales are not decayed: pulling them to zero only shrinks activations
     groups: list[dict[str, Any]] = [
         {"params": [p for p in parameters if p.ndim > 1], "weight_decay": config.weight_decay},
@@ -68,8 +93,39 @@ def _optimiser(method: Method, config: TrainingConfig) -> torch.optim.Optimizer:
     return torch.optim.AdamW(groups, lr=config.lr, fused=True)  # one pass over the weights instead of ten
 
 
+def _refuse_hidden(method: Method) -> None:
+    """Networks in a plain list, tuple or dictionary are not part of a module: nothing would train or save them."""
+    for name, value in vars(method).items():
+        if name.startswith("_"):
+            continue
+        held = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
+        if any(isinstance(one, nn.Module) for one in held):
+            raise UserError(
+                f"{type(method).__name__}.{name}: got networks in a {type(value).__name__}, which nothing would train or "
+                "save, expected an nn.ModuleList, an nn.ModuleDict or an Ensemble; use one"
+            )
+
+
+def begin(
+    method: Method, optimiser: torch.optim.Optimizer, folder: RunFolder, accelerator: Accelerator, resume: bool
+) -> Progress:
+    """Where training stands: at step 0 or, with `resume`, at the newest whole checkpoint, which is restored."""
+    checkpoint = folder.newest_checkpoint() if resume else None
+    progress = Progress(precision={"no": "32", "fp16": "16"}.get(accelerator.mixed_precision, "bf16"))
+    if checkpoint is not None:
+        method.load_state_dict(checkpoint.part("method"))
+        restore_optimiser(optimiser, checkpoint.part("optimiser"))
+        progress = Progress(**checkpoint.facts["progress"])
+    accelerator.wait_for_everyone()  # all have read the checkpoint
+    if accelerator.is_main_process:
+        folder.cut_log(progress.step)
+        if checkpoint is not None:
+            folder.drop_damaged_checkpoint()
+    return progress
+
+
 @contextmanager
-def _termination() -> Iterator[Callable[[], bool]]:
+def termination() -> Iterator[Callable[[], bool]]:
     """Whether SIGTERM came: schedulers send it before they kill. Restored at the end; main thread only."""
     received = []
     try:
@@ -83,7 +139,7 @@ def _termination() -> Iterator[Callable[[], bool]]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _anywhere(flag: bool, accelerator: Accelerator) -> bool:
+def anywhere(flag: bool, accelerator: Accelerator) -> bool:
     """Whether the flag is set in any process: all of them have to stop at the same step."""
     if accelerator.num_processes == 1:
         return flag
@@ -91,7 +147,8 @@ def _anywhere(flag: bool, accelerator: Accelerator) -> bool:
     return bool(flags > 0)
 
 
-def _save(method: Method, optimiser: torch.optim.Optimizer, folder: RunFolder, progress: Progress) -> None:
+def save(method: Method, optimiser: torch.optim.Optimizer, folder: RunFolder, progress: Progress) -> None:
+    """Write the last checkpoint; the one before it stays as the previous one."""
     tensors = {f"method.{name}": tensor for name, tensor in method.state_dict().items()}
     state = {f"optimiser.{name}": tensor for name, tensor in optimiser_tensors(optimiser).items()}
     folder.rotate_checkpoint()

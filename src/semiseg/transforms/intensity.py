@@ -84,6 +84,14 @@ class Intensity:
         return x
 
 
+def clipped_noise(
+    x: Float[Tensor, "b c *spatial"], deviation: float, generator: torch.Generator
+) -> Float[Tensor, "b c *spatial"]:
+    """The images under Gaussian noise of that deviation, cut at twice it."""
+    noise = torch.randn(x.shape, generator=generator).mul_(deviation).clamp_(-2 * deviation, 2 * deviation)
+    return x + noise.to(x)
+
+
 def _blur(x: Tensor, deviation: Float[Tensor, " b"]) -> Tensor:
     """Separable Gaussian smoothing, one deviation (in voxels) a sample; zero leaves a sample as it is."""
     batch, channels, *size = x.shape

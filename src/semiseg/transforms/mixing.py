@@ -52,10 +52,16 @@ class Box:
 
     @classmethod
     def draw(
-        cls, shape: Sequence[int], share: tuple[float, float], probability: float, generator: torch.Generator
+        cls,
+        shape: Sequence[int],
+        share: tuple[float, float],
+        probability: float,
+        generator: torch.Generator,
+        partner: Int[Tensor, " b"] | None = None,
     ) -> Box:
         """For a batch of `shape` (b, c, *spatial): boxes of the picture's proportions that cover an evenly drawn part
-        of it between the two ends of `share`; with 1 - `probability` a sample gets no box."""
+        of it between the two ends of `share`; with 1 - `probability` a sample gets no box. partner: whose box each
+        row gets; a random permutation of the rows unless told."""
         batch, size = shape[0], tuple(shape[2:])
         part = share[0] + (share[1] - share[0]) * torch.rand(batch, generator=generator)
         part = torch.where(torch.rand(batch, generator=generator) < probability, part, 0.0)
@@ -69,7 +75,7 @@ class Box:
             along_shape = [batch] + [1] * len(size)
             along_shape[axis + 1] = n
             where = where & along.reshape(along_shape)
-        return cls(torch.randperm(batch, generator=generator), where)
+        return cls(torch.randperm(batch, generator=generator) if partner is None else partner, where)
 
     def __call__(self, x: Float[Tensor, "b c *layer"]) -> Float[Tensor, "b c *layer"]:
         """Images, targets or hidden features; the box is resized to the layer it is called on."""
@@ -77,6 +83,10 @@ class Box:
         if where.shape[1:] != x.shape[2:]:
             where = F.interpolate(where[:, None].float(), size=x.shape[2:], mode="nearest-exact")[:, 0] > 0.5
         return torch.where(where[:, None], x[self.partner.to(x.device)], x)
+
+    def labels(self, y: Int[Tensor, "b *spatial"]) -> Int[Tensor, "b *spatial"]:
+        """The label of the sample that each voxel was taken from."""
+        return torch.where(self.where.to(y.device), y[self.partner.to(y.device)], y)
 
     def mask(self, m: Bool[Tensor, "b *spatial"]) -> Bool[Tensor, "b *spatial"]:
         """A voxel is scored where the sample that it was taken from is valid."""
