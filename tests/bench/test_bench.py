@@ -338,9 +338,12 @@ def test_a_patient_in_two_splits_is_refused(balls, tmp_path):
 
 def write_run(folder, rows, checkpoint="last"):
     (folder / "scores").mkdir(parents=True)
-    lines = ["case,class,kind,in_truth,dice", *(",".join(map(str, row)) for row in rows)]
+    lines = ["case,class,kind,in_truth,dice,value,state", *(",".join(map(str, (*row, 1, "ok"))) for row in rows)]
     (folder / "scores" / "metrics.csv").write_text("\n".join(lines))
-    (folder / "result.json").write_text(json.dumps({"checkpoint": checkpoint}))
+    at = {"step": 1, "validation_dice": None}
+    result = {"checkpoint": checkpoint, "last": at, "best": at, "labelled": 2, "validation": 0, "unlabelled": 0}
+    result |= {"labels_used": "2 + 0 labelled", "duration_s": 1.0}
+    (folder / "result.json").write_text(json.dumps(result))
     return read_finished(Run("roam", "2", 0), folder)
 
 

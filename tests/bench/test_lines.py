@@ -5,15 +5,25 @@ import pytest
 from semiseg.bench.grid import ALL, Run
 from semiseg.bench.lines import summarise
 from semiseg.bench.results import Finished
+from semiseg.runs.contents import RunResult, Score, Validated
 
 
 def finished(method, replicate, dice, labelled="2"):
-    rows = [
-        {"case": case, "class": "organ", "kind": "class", "in_truth": "True", "dice": str(dice + shift)}
+    scores = [
+        Score(case, "organ", "1", "class", "ok", True, {"dice": dice + shift})
         for case, shift in (("a", 0.02), ("b", -0.02))
     ]
-    result = {"checkpoint": "last", "labels_used": "2 + 0 labelled", "duration_s": 60.0 * (replicate + 1)}
-    return Finished(Run(method, labelled, replicate), result, {"last": rows})
+    result = RunResult(
+        checkpoint="last",
+        last=Validated(step=9, validation_dice=None),
+        best=Validated(step=None, validation_dice=None),
+        labelled=2,
+        validation=0,
+        labels_used="2 + 0 labelled",
+        unlabelled=0,
+        duration_s=60.0 * (replicate + 1),
+    )
+    return Finished(Run(method, labelled, replicate), result, {"last": scores})
 
 
 def test_only_replicates_that_both_have_are_compared_and_counted():

@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file
 from support.command_line import semiseg, train_run_on, write_study
 
+from semiseg.data.splits import SplitNames
 from semiseg.errors import InputError, UserError
 from semiseg.models.bundle import export_bundle, splits_hash
 from semiseg.models.model import BUNDLES, load_model
@@ -89,7 +90,7 @@ def test_the_hash_of_the_splits_is_that_of_who_played_which_part(tmp_path):
     def hashed(**changes):
         split = {"train": ["a", "b"], "val": ["c"], "unlabelled": [], "test": ["d"], **changes}
         (tmp_path / "splits.json").write_text(json.dumps([split]))
-        return splits_hash(tmp_path / "splits.json")
+        return splits_hash(SplitNames.load(tmp_path / "splits.json"))
 
     assert hashed() == hashed(train=["b", "a"], split_seed=3)
     assert hashed() != hashed(train=["a"], val=["b", "c"])

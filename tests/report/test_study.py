@@ -2,14 +2,14 @@ import pytest
 from support.finished import make_dataset, make_run
 
 from semiseg.errors import InputError
-from semiseg.report.study import Spread, case_means, read_json, read_log, read_scores
+from semiseg.report.study import Result, Spread, case_means, read_json
 
 
 def test_case_means_leave_out_regions_and_classes_that_a_scan_does_not_have(tmp_path):
     run = make_run(tmp_path / "run", make_dataset(tmp_path / "data"))
-    scores = read_scores(run / "scores")
+    scores = Result("supervised", run, run / "scores").scores()
     assert case_means(scores) == pytest.approx({"a": 0.85, "b": 0.65, "c": 0.35, "d": 0.75})
-    assert [score.name for score in scores if score.region] == ["whole"] * 4
+    assert [score.name for score in scores if score.kind == "region"] == ["whole"] * 4
 
 
 def test_spread():
@@ -19,15 +19,6 @@ def test_spread():
 
 
 def test_damaged_files_are_named(tmp_path):
-    with pytest.raises(InputError, match=r"metrics\.csv.*run them again"):
-        read_scores(tmp_path)
-    (tmp_path / "metrics.csv").write_text("case,class\na,core\n")
-    with pytest.raises(InputError, match=r"metrics\.csv, line 2.*evaluate again"):
-        read_scores(tmp_path)
-    assert read_log(tmp_path, "train") == []
-    (tmp_path / "metrics.jsonl").write_text('{"kind": "train", "step": 1}\n{"kind": "tr')
-    with pytest.raises(InputError, match=r"metrics\.jsonl, line 2.*resume"):
-        read_log(tmp_path, "train")
-    (tmp_path / "result.json").write_text("{")
-    with pytest.raises(InputError, match=r"result\.json.*run it again"):
-        read_json(tmp_path / "result.json")
+    (tmp_path / "manifest.json").write_text("{")
+    with pytest.raises(InputError, match=r"manifest\.json.*run it again"):
+        read_json(tmp_path / "manifest.json")

@@ -69,14 +69,17 @@ def make_run(run, data, *, method="supervised", shift=0.0, labelled=3, validatio
     }
     (run / "env.json").write_text(json.dumps({**environment, "seed": 0}))
     lines = [
-        {"step": step, "kind": "train", "loss": 1 / step, "lr": 0.01, "terms": {term: 1 / step}}
+        {"step": step, "kind": "train", "lr": 0.01, "terms": {term: 1 / step}, "duration_s": 0.3 * step}
         for step in range(1, 41)
     ]
     if validation:
-        lines += [{"step": step, "kind": "validation", "dice_mean": step / 80 + shift} for step in (20, 40)]
+        dice = {step: step / 80 + shift for step in (20, 40)}
+        lines += [{"step": k, "kind": "validation", "dice": {"core": d}, "dice_mean": d} for k, d in dice.items()]
     (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     facts = {
         "checkpoint": "best" if validation else "last",
+        "last": {"step": 40, "validation_dice": 0.5 + shift if validation else None},
+        "best": {"step": 40 if validation else None, "validation_dice": 0.5 + shift if validation else None},
         "labelled": labelled,
         "validation": 2 * validation,
         "labels_used": f"{labelled} + {2 * validation} labelled",

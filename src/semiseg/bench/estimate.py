@@ -101,10 +101,10 @@ def _timed(settings: BenchSettings, name: str, plan: Path, folder: Path, launche
     ((_, status),) = launcher.run([Job(tuple(words), log, Path.cwd())])
     if status:
         raise SomeCasesFailed(f"{name}: {last_line(log)}")
-    ends = [line["duration_s"] for line in RunFolder(place).read_log() if line["kind"] == "train"]
+    ends = [line.duration_s for line in RunFolder(place).train_lines()]
     steps = [after - before for before, after in pairwise(ends)]  # of the second step, the third ...
     step_s = median(steps[WARM_UP - 1 :])
     validation_s = max(0.0, steps[VALIDATION - 1] - step_s)
     # the lock is taken when the job starts on its machine, however long it waited for one
-    wall_s = (place / "scores" / MANIFEST).stat().st_mtime - log.with_suffix(".lock").stat().st_mtime
+    wall_s = (RunFolder(place).scores / MANIFEST).stat().st_mtime - log.with_suffix(".lock").stat().st_mtime
     return Timing(step_s, validation_s, max(0.0, wall_s - STEPS * step_s - 2 * validation_s))

@@ -63,16 +63,16 @@ def _line(runs: Sequence[Finished], groups: dict[tuple[str, str, int], list[Fini
     run = runs[0].run
     scores = case_scores(runs)
     means = scores.mean(1)
-    chose = any(one.result["checkpoint"] != "last" for one in runs)
-    memory = [one.result["memory_gb"] for one in runs if one.result.get("memory_gb")]
+    chose = any(one.result.checkpoint != "last" for one in runs)
+    memory = [one.result.memory_gb for one in runs if one.result.memory_gb]
     facts: dict[str, Any] = {
-        "labels_used": runs[0].result["labels_used"],
+        "labels_used": runs[0].result.labels_used,
         "replicates": len(runs),
         "cases": scores.shape[1],
         "dice": crossed_interval(scores),
         "dice_sd": float(means.std(ddof=1)) if len(means) > 1 else None,
         "dice_last": float(case_scores(runs, checkpoint="last").mean()) if chose else None,
-        "minutes": float(np.mean([one.result["duration_s"] for one in runs])) / 60,
+        "minutes": float(np.mean([one.result.duration_s for one in runs])) / 60,
         "memory_gb": max(memory) if memory else None,
     }
     if run.labelled != ALL and run.method != BASELINE:

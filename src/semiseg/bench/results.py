@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
@@ -15,6 +14,7 @@ from semiseg.bench.grid import Run
 from semiseg.bench.statistics import Scores
 from semiseg.evaluation.summary import DISTANCES, OVERLAPS
 from semiseg.files import replacing
+from semiseg.runs.contents import RunResult, Score
 from semiseg.runs.folder import RunFolder
 
 Checkpoint = Literal["best", "last"]
@@ -24,25 +24,17 @@ COLUMNS = ("method", "labelled", "budget", "replicate", "checkpoint", "case", "c
 
 @dataclass(frozen=True)
 class Finished:
-    """A run that has its scores. `scores` holds, per checkpoint, rows of metrics.csv; always those of the last one."""
+    """A run that has its scores, of the chosen checkpoint and always of the last one."""
 
     run: Run
-    result: Mapping[str, Any]
-    scores: Mapping[Checkpoint, Sequence[Mapping[str, str]]]
+    result: RunResult
+    scores: Mapping[Checkpoint, Sequence[Score]]
 
 
 def read_finished(run: Run, folder: Path) -> Finished:
-    result = json.loads(RunFolder(folder).result.read_text(encoding="utf-8"))
-    chosen: Checkpoint = result["checkpoint"]
-    scores = {chosen: _rows(folder / "scores" / "metrics.csv")}
-    last = folder / "scores-last" / "metrics.csv"
-    scores["last"] = _rows(last) if last.exists() else scores[chosen]  # not there if the last one was the best
-    return Finished(run, result, scores)
-
-
-def _rows(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
+    made = RunFolder(folder)
+    result = made.read_result()
+    return Finished(run, result, {result.checkpoint: made.read_scores(), "last": made.read_scores("last")})
 
 
 def write_results(finished: Iterable[Finished], path: Path) -> None:
@@ -52,13 +44,13 @@ def write_results(finished: Iterable[Finished], path: Path) -> None:
         writer.writerow(COLUMNS)
         for one in finished:
             run = one.run
-            for checkpoint, rows in sorted(one.scores.items()):
+            for checkpoint, scores in sorted(one.scores.items()):
                 where = (run.method, run.labelled, run.budget, run.replicate, checkpoint)
-                for row in rows:
+                for score in scores:
                     writer.writerows(
-                        (*where, row["case"], row["class"], metric, row[metric])
+                        (*where, score.case, score.name, metric, score.numbers[metric])
                         for metric in METRICS
-                        if row.get(metric)
+                        if metric in score.numbers
                     )
 
 
@@ -81,9 +73,9 @@ def case_scores(runs: Sequence[Finished], metric: str = "dice", checkpoint: Chec
 
 
 def _table(run: Finished, metric: str, checkpoint: Checkpoint | None) -> dict[tuple[str, str], float]:
-    rows = run.scores[checkpoint or run.result["checkpoint"]]
+    scores = run.scores[checkpoint or run.result.checkpoint]
     return {
-        (row["case"], row["class"]): float(row[metric])
-        for row in rows
-        if row["in_truth"] == "True" and row[metric] and row["kind"] == "class"
+        (score.case, score.name): score.numbers[metric]
+        for score in scores
+        if score.in_truth and metric in score.numbers and score.kind == "class"
     }

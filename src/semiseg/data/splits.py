@@ -55,18 +55,41 @@ class Splits:
     @classmethod
     def load(cls, path: Path, dataset: Dataset) -> Splits:
         """The split that `save` wrote, or nnU-Net's with a single fold; names are looked up in `dataset`."""
-        try:
-            (split,) = json.loads(Path(path).read_text(encoding="utf-8"))
-            lists = {key: list(split.get(key, ())) for key in ("train", "unlabelled", "val", "test")}
-            seeds = int(split.get("split_seed", 0)), int(split.get("draw", 0))
-        except (OSError, ValueError, TypeError, AttributeError) as error:
-            raise InputError(f"{path}: got {error}, expected a list with one split; write it anew") from None
-        chosen = {key: _by_name(names, dataset.cases, str(path)) for key, names in lists.items()}
+        names = SplitNames.load(path)
+        parts = {"train": names.train, "unlabelled": names.unlabelled, "val": names.val, "test": names.test}
+        chosen = {key: _by_name(part, dataset.cases, str(path)) for key, part in parts.items()}
         for stream in ("train", "unlabelled"):  # a labelled case may be unlabelled too
             _refuse_twice([case.name for key in (stream, "val", "test") for case in chosen[key]], str(path))
         _need_labels(chosen["train"] + chosen["val"], str(path))
         hidden = tuple(replace(case, label=None) for case in chosen["unlabelled"])
-        return cls(tuple(chosen["train"]), hidden, tuple(chosen["val"]), tuple(chosen["test"]), *seeds)
+        return cls(
+            tuple(chosen["train"]), hidden, tuple(chosen["val"]), tuple(chosen["test"]), names.split_seed, names.draw
+        )
+
+
+@dataclass(frozen=True)
+class SplitNames:
+    """Who plays which part in a file of splits, by name; `Splits` has the cases themselves."""
+
+    train: tuple[str, ...]
+    val: tuple[str, ...]
+    unlabelled: tuple[str, ...]
+    test: tuple[str, ...]
+    split_seed: int = 0
+    draw: int = 0
+
+    @classmethod
+    def load(cls, path: Path) -> SplitNames:
+        """Raises InputError for anything but a list with one split."""
+        try:
+            (split,) = json.loads(Path(path).read_text(encoding="utf-8"))
+            parts = [split.get(key, []) for key in ("train", "val", "unlabelled", "test")]
+            if not all(isinstance(part, list) and all(isinstance(name, str) for name in part) for part in parts):
+                raise TypeError("parts that are no lists of names")
+            train, val, unlabelled, test = (tuple(part) for part in parts)
+            return cls(train, val, unlabelled, test, int(split.get("split_seed", 0)), int(split.get("draw", 0)))
+        except (OSError, ValueError, TypeError, AttributeError) as error:
+            raise InputError(f"{path}: got {error}, expected a list with one split; write it anew") from None
 
 
 def make_splits(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -62,6 +61,6 @@ def scored_names(splits: Splits) -> list[str]:
 
 def _last(folder: RunFolder) -> dict[str, LoadedModel]:
     """The last checkpoint, where an earlier one was chosen."""
-    result = json.loads(folder.result.read_text(encoding="utf-8"))
-    another = result["checkpoint"] == "best" and result["best"]["step"] != result["last"]["step"]
+    result = folder.read_result()
+    another = result.checkpoint == "best" and result.best.step != result.last.step
     return {"-last": load_model(folder.path, "last")} if another else {}

@@ -13,9 +13,11 @@ import torch
 from torch import Tensor
 
 from semiseg.data.plan import Plan
-from semiseg.errors import InputError, UserError
+from semiseg.data.splits import SplitNames
+from semiseg.errors import UserError
 from semiseg.files import write_text
 from semiseg.models.model import checkpoint_weights, model_facts, save_model
+from semiseg.runs.contents import CheckpointName, RunResult
 from semiseg.runs.folder import RunFolder
 
 SETTINGS = ("method", "training", "plan", "dims", "memory_gb", "seed")
@@ -51,18 +53,17 @@ def export_bundle(
     `overwrite`), or for weights that 16 bits cannot hold.
     """
     folder, out = RunFolder(run), Path(out)
-    if not folder.result.exists():
-        raise InputError(f"{run}: got no result.json, expected a finished run; finish it with `semiseg train --resume`")
+    result = folder.read_result()
     _refuse_to_replace(out, overwrite)
-    which = checkpoint or json.loads(folder.result.read_text(encoding="utf-8"))["checkpoint"]
+    which = checkpoint or result.checkpoint
     weights, plan = checkpoint_weights(folder, which), Plan.load(folder.plan)
     settings = {key: value for key, value in folder.read_config().items() if key in SETTINGS}
     facts = {
         "classes": plan.classes,
         "settings": settings,
-        "scores": _scores(folder, which),
+        "scores": _scores(folder, result, which),
         "volumes": model_facts(folder.path).get("volumes", []),
-        "data": {**plan.fingerprint, "splits": splits_hash(folder.splits)},
+        "data": {**plan.fingerprint, "splits": splits_hash(folder.read_splits())},
         "versions": {name: version(name) for name in PACKAGES},
         "licence": licence or "not stated",
         "description": description,
@@ -132,19 +133,17 @@ def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
 
 
-def _scores(folder: RunFolder, which: str) -> dict[str, Any]:
+def _scores(folder: RunFolder, result: RunResult, which: CheckpointName) -> dict[str, Any]:
     """Of the chosen checkpoint, and what it was trained on, in numbers alone."""
-    result = json.loads(folder.result.read_text(encoding="utf-8"))
-    chosen = result[which]
-    logged = [line for line in folder.read_log() if line["kind"] == "validation" and line["step"] == chosen["step"]]
-    counts = {key: result[key] for key in ("labelled", "unlabelled", "validation", "transductive")}
-    return {"checkpoint": which, **chosen, "classes": logged[-1]["dice"] if logged else {}, **counts}
+    chosen = result.of_checkpoint(which)
+    logged = [line for line in folder.validations() if line.step == chosen.step]
+    counts = result.model_dump(include={"labelled", "unlabelled", "validation", "transductive"})
+    return {"checkpoint": which, **chosen.model_dump(), "classes": logged[-1].dice if logged else {}, **counts}
 
 
-def splits_hash(path: Path) -> str:
+def splits_hash(names: SplitNames) -> str:
     """The same for the same cases in the same parts, whatever order they are listed in."""
-    (split,) = json.loads(path.read_text(encoding="utf-8"))
-    parts = {key: sorted(split.get(key, ())) for key in ("train", "val", "unlabelled", "test")}
+    parts = {key: sorted(getattr(names, key)) for key in ("train", "val", "unlabelled", "test")}
     return hashlib.blake2b(json.dumps(parts).encode(), digest_size=16).hexdigest()
 
 

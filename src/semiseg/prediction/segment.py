@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Literal
 
 from semiseg.data.dataset import Case
 from semiseg.data.layouts import open_inputs
+from semiseg.data.splits import SplitNames
 from semiseg.errors import InputError, UserError
 from semiseg.jobs.shards import Shard
 from semiseg.models.model import LoadedModel, load_model
@@ -97,15 +97,20 @@ def models_and_cases(
     return loaded, cases if only is None else _chosen(cases, only)
 
 
-def _chosen(cases: Sequence[Case], only: Path) -> list[Case]:
+def _names(only: Path) -> Sequence[str]:
+    if only.suffix == ".json":
+        return SplitNames.load(only).test
     try:
-        text = only.read_text(encoding="utf-8-sig")
-        lines = [line.strip() for line in text.splitlines() if line.strip()]
-        names = json.loads(text)[0]["test"] if only.suffix == ".json" else lines
-    except (OSError, ValueError, LookupError, TypeError) as error:
+        lines = [line.strip() for line in only.read_text(encoding="utf-8-sig").splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
         raise InputError(
-            f"--cases {only}: {error!r}, expected case names, one a line, or a run's splits.json"
+            f"--cases {only}: got {error}, expected case names, one a line, or a run's splits.json; check the path"
         ) from None
+    return [line for line in lines if line]
+
+
+def _chosen(cases: Sequence[Case], only: Path) -> list[Case]:
+    names = _names(only)
     by_name = {case.name: case for case in cases}
     unknown = [name for name in names if name not in by_name]
     if unknown or not names:

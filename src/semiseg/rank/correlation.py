@@ -11,6 +11,7 @@ from statistics import fmean
 from semiseg.errors import InputError, UserError
 from semiseg.files import replacing
 from semiseg.rank.scores import SCORES
+from semiseg.runs.contents import read_scores
 
 _FEWEST = 3
 """Any two scans are in perfect order or in perfect disorder."""
@@ -52,26 +53,25 @@ def rank_correlation(ranking_csv: Path, metrics_csv: Path, score: str = "equivar
     """
     if score not in SCORES:
         raise UserError(f"score: got {score!r}, expected one of: {', '.join(SCORES)}")
-    ranked = _read(ranking_csv, {"case", "class", "value", "kind", score}, "ranking.csv of `semiseg rank`")
-    metrics = _read(
-        metrics_csv, {"case", "class", "value", "state", "dice", "in_truth"}, "metrics.csv of `semiseg evaluate`"
-    )
-    scored = {_key(row): row for row in metrics if row["state"] == "ok"}
-    if not {row["case"] for row in ranked} & {row["case"] for row in metrics}:
+    ranked = _read_ranking(ranking_csv, {"case", "class", "value", "kind", score})
+    metrics = read_scores(metrics_csv)
+    scored = {_key(one.case, one.name, one.value): one for one in metrics if one.state == "ok"}
+    if not {row["case"] for row in ranked} & {one.case for one in metrics}:
         raise InputError(f"{metrics_csv}: got no case of {ranking_csv}, expected scores of the same scans; check both")
     truths: dict[tuple[str, str], list[float]] = {}
     pairs: dict[tuple[str, str, str], list[tuple[str, float, float]]] = {}
     for row in ranked:
-        true = scored.get(_key(row))
-        if row["kind"] != "mean" and true is not None and true["in_truth"] == "True":
-            truths.setdefault((row["case"], row["kind"]), []).append(float(true["dice"]))
+        true = scored.get(_key(row["case"], row["class"], row["value"]))
+        if row["kind"] != "mean" and true is not None and true.in_truth and true.dice is not None:
+            truths.setdefault((row["case"], row["kind"]), []).append(true.dice)
     for row in ranked:
         values = pairs.setdefault((row["class"], row["value"], row["kind"]), [])
         if row["kind"] == "mean":
             dice = truths.get((row["case"], "region" if row["class"] == "regions_mean" else "class"))
             value = fmean(dice) if dice else None
         else:
-            value = float(scored[_key(row)]["dice"]) if _key(row) in scored else None
+            true = scored.get(_key(row["case"], row["class"], row["value"]))
+            value = None if true is None else true.dice
         if value is not None and row[score]:
             values.append((row["case"], float(row[score]), value))
     return [_correlation(name, kind, score, found) for (name, _, kind), found in pairs.items()]
@@ -101,11 +101,12 @@ def _correlation(name: str, kind: str, score: str, found: Sequence[tuple[str, fl
     return Correlation(name, kind, score, cases, estimated, true, rho)
 
 
-def _key(row: dict[str, str]) -> tuple[str, str, frozenset[str]]:
-    return (row["case"], row["class"], frozenset(row["value"].split("+")))
+def _key(case: str, name: str, value: str) -> tuple[str, str, frozenset[str]]:
+    return (case, name, frozenset(value.split("+")))
 
 
-def _read(path: Path, columns: set[str], expected: str) -> list[dict[str, str]]:
+def _read_ranking(path: Path, columns: set[str]) -> list[dict[str, str]]:
+    expected = "ranking.csv of `semiseg rank`"
     try:
         with Path(path).open(newline="", encoding="utf-8") as file:
             reader = csv.DictReader(file)

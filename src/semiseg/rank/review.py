@@ -161,8 +161,8 @@ def _known(models: Sequence[Path]) -> set[str]:
     names: set[str] = set()
     for run in map(RunFolder, models):
         if run.config.exists() and run.splits.exists():
-            (split,) = json.loads(run.splits.read_text(encoding="utf-8"))
-            names.update(name for part in ("train", "val", "test") for name in split[part])
+            split = run.read_splits()
+            names.update((*split.train, *split.val, *split.test))
     return names
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +18,8 @@ from semiseg.prediction.segment import models_and_cases
 from semiseg.progress import say
 from semiseg.rank.calibration import FEWEST_SCANS, Calibration, Point, leave_one_out
 from semiseg.rank.ranking import Ranking, Transforms, rank_cases
-from semiseg.runs.folder import RunFolder
+from semiseg.runs.contents import read_scores
+from semiseg.runs.folder import METRICS, RunFolder
 
 CALIBRATION = "calibration"
 """Folder inside the ranking's: predictions, scores and ranking of the validation scans."""
@@ -120,18 +119,14 @@ def _calibration_points(
     )  # fmt: skip
     predict_cases(models, unlabelled, folder / "predictions", overwrite=overwrite, device=device)
     evaluate_folder(folder / "predictions", data.open(), folder / "scores", cases=names, overwrite=overwrite)
-    with (folder / "scores" / "metrics.csv").open(newline="", encoding="utf-8") as file:
-        scored = [row for row in csv.DictReader(file) if row["state"] == "ok"]
-    true = {(row["case"], *_structure(row)): float(row["dice"]) for row in scored}
-    return [
-        Point(row["case"], row, true[key])
-        for row in ranking.rows
-        if (key := (row["case"], *_structure(row))) in true and row["volume_ml"]
-    ]
-
-
-def _structure(row: Mapping[str, Any]) -> tuple[str, str, frozenset[str]]:
-    return row["class"], row["kind"], frozenset(row["value"].split("+"))
+    scored = read_scores(folder / "scores" / METRICS)
+    true = {(score.case, *score.structure): score.dice for score in scored if score.state == "ok"}
+    points = []
+    for row in ranking.rows:
+        dice = true.get((row["case"], row["class"], row["kind"], frozenset(row["value"].split("+"))))
+        if dice is not None and row["volume_ml"]:
+            points.append(Point(row["case"], row, dice))
+    return points
 
 
 def _validation_scans(paths: Sequence[Path]) -> tuple[DataConfig, list[Case]]:
@@ -140,8 +135,7 @@ def _validation_scans(paths: Sequence[Path]) -> tuple[DataConfig, list[Case]]:
     if not all(run.config.exists() and run.splits.exists() for run in runs):
         return DataConfig(path=""), []
     data = DataConfig.parse(runs[0].read_config()["data"], where=f"{runs[0].config}: data")
-    names = [set(json.loads(run.splits.read_text(encoding="utf-8"))[0]["val"]) for run in runs]
-    common = set.intersection(*names)
+    common = set.intersection(*(set(run.read_splits().val) for run in runs))
     if len(common) < FEWEST_SCANS:
         return data, []
     return data, [case for case in data.open().cases if case.name in common and case.label is not None]

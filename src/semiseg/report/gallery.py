@@ -16,7 +16,7 @@ from semiseg.errors import InputError
 from semiseg.prediction.overlays import Truth, true_labels
 from semiseg.progress import say, track
 from semiseg.report.panels import PLANES, Views, panels, read_views, telling_slice, volumes
-from semiseg.report.study import Arm, Result, Study, case_means, read_scores
+from semiseg.report.study import Arm, Result, Study, case_means
 from semiseg.runs.folder import RunFolder
 
 LARGE, SMALL = 340, 200
@@ -67,7 +67,7 @@ def gallery_of(study: Study, picture_bytes: int, volume_bytes: int) -> Gallery:
     beside = _beside(study.arms)
     if not beside:
         return Gallery()
-    means = {arm.name: case_means(read_scores(result.evaluation)) for arm, result in beside if result.evaluation}
+    means = {arm.name: case_means(result.scores()) for arm, result in beside if result.evaluation}
     dice = {
         case: statistics.fmean(own[case] for own in means.values())
         for case in study.cases

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from itertools import count
 from pathlib import Path
@@ -14,11 +14,12 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from semiseg.data.splits import SplitNames
 from semiseg.errors import UserError
 from semiseg.files import write_text
 from semiseg.report.gallery import Gallery, gallery_of
 from semiseg.report.sections import anchor, class_table, dice_boxes, efficiency, estimate_scatters, training
-from semiseg.report.study import Study, read_json, read_scores, summarise
+from semiseg.report.study import Study, summarise
 from semiseg.runs.folder import RunFolder
 
 LARGEST = 20_000_000
@@ -109,26 +110,25 @@ def _seen(study: Study) -> Iterator[str]:
     """Runs that were scored on scans that they had the labels of, in words."""
     for arm in study.arms:
         for result in arm.results:
-            path = RunFolder(result.run).splits
-            if result.evaluation and path.exists():
-                (split,) = read_json(path)
-                known = {*split["train"], *split["val"]}
-                scored = {score.case for score in read_scores(result.evaluation) if score.dice is not None}
+            run = RunFolder(result.run)
+            if result.evaluation and run.splits.exists():
+                split = run.read_splits()
+                known = {*split.train, *split.val}
+                scored = {score.case for score in result.scores() if score.dice is not None}
                 if both := known & scored:
                     yield f"{arm.name}: {len(both)} of {len(scored)} scans"
 
 
-def _splits(study: Study) -> Iterator[tuple[str, Mapping[str, Any]]]:
+def _splits(study: Study) -> Iterator[tuple[str, SplitNames]]:
     """Each different division of the scans once, with the runs that have it."""
-    by_text: dict[str, list[str]] = {}
+    runs: dict[SplitNames, list[str]] = {}
     for arm in study.arms:
         for result in arm.results:
-            path = RunFolder(result.run).splits
-            if path.exists():
-                (split,) = read_json(path)
-                by_text.setdefault(json.dumps(split), []).append(result.run.name)
-    for text, names in by_text.items():
-        yield ", ".join(names), json.loads(text)
+            run = RunFolder(result.run)
+            if run.splits.exists():
+                runs.setdefault(run.read_splits(), []).append(result.run.name)
+    for split, names in runs.items():
+        yield ", ".join(names), split
 
 
 def _machines(study: Study) -> list[dict[str, Any]]:
@@ -136,9 +136,7 @@ def _machines(study: Study) -> list[dict[str, Any]]:
     seen: dict[str, dict[str, Any]] = {}
     for arm in study.arms:
         for result in arm.results:
-            path = RunFolder(result.run).environment
-            if path.exists():
-                facts = read_json(path)
+            if facts := RunFolder(result.run).read_environment():
                 packages = ", ".join(f"{name} {number}" for name, number in facts.pop("packages", {}).items())
                 kept = {key: value for key, value in facts.items() if key not in ("command", "seed")}
                 kept = {**kept, "packages": packages}

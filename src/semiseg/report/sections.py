@@ -13,7 +13,9 @@ from markupsafe import Markup
 from semiseg.bench.grid import ALL, BASELINE
 from semiseg.bench.lines import Line
 from semiseg.report.charts import Box, Level, Point, Series, box_chart, key, line_chart, scatter_chart, thinned
-from semiseg.report.study import Arm, Score, Spread, Study, case_means, read_log, read_scores
+from semiseg.report.study import Arm, Spread, Study, case_means
+from semiseg.runs.contents import Score
+from semiseg.runs.folder import RunFolder
 
 MEAN = "mean over classes"
 
@@ -118,13 +120,13 @@ def class_table(study: Study) -> list[dict[str, Any]]:
 
 
 def _scores(arm: Arm) -> list[list[Score]]:
-    return [read_scores(result.evaluation) for result in arm.results if result.evaluation]
+    return [result.scores() for result in arm.results if result.evaluation]
 
 
 def _structures(scores: Mapping[str, Sequence[Sequence[Score]]]) -> list[str]:
     """Classes, then regions."""
     rows = [score for runs in scores.values() for run in runs for score in run]
-    return list(dict.fromkeys(score.name for score in sorted(rows, key=lambda score: score.region)))
+    return list(dict.fromkeys(score.name for score in sorted(rows, key=lambda score: score.kind == "region")))
 
 
 def _dice_of(rows: Sequence[Score], name: str) -> dict[str, float]:
@@ -171,16 +173,14 @@ def training(study: Study) -> list[tuple[str, list[Chart]]]:
 def _training_charts(study: Study, arms: Sequence[Arm]) -> list[Chart]:
     wanted: dict[str, list[Series]] = {}
     for arm in arms:
-        checks = [line for result in arm.results for line in read_log(result.run, "validation")]
-        curve = _mean_curve([(line["step"], line["dice_mean"]) for line in checks])
+        checks = [line for result in arm.results for line in RunFolder(result.run).validations()]
+        curve = _mean_curve([(line.step, line.dice_mean) for line in checks])
         if curve[0]:
             wanted.setdefault("validation Dice", []).append(_series(study, arm, *curve))
     for arm in arms:
-        lines = [line for result in arm.results for line in read_log(result.run, "train")]
-        for term in dict.fromkeys(name for line in lines for name in line["terms"]):
-            steps, values = _mean_curve(
-                [(line["step"], line["terms"][term]) for line in lines if term in line["terms"]]
-            )
+        lines = [line for result in arm.results for line in RunFolder(result.run).train_lines()]
+        for term in dict.fromkeys(name for line in lines for name in line.terms):
+            steps, values = _mean_curve([(line.step, line.terms[term]) for line in lines if term in line.terms])
             wanted.setdefault(f"loss: {term}", []).append(_series(study, arm, steps, _smooth(values)))
     return [Chart(_headed(label), _curves(series, label), key(series)) for label, series in wanted.items()]
 

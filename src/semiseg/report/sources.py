@@ -20,8 +20,9 @@ from semiseg.data.layouts import open_dataset
 from semiseg.errors import InputError, UserError
 from semiseg.manifest import MANIFEST
 from semiseg.rank.correlation import Correlation, rank_correlation
-from semiseg.report.study import Arm, Result, Study, read_json, read_scores, read_text
-from semiseg.runs.folder import RunFolder
+from semiseg.report.study import Arm, Result, Study, read_json, read_text
+from semiseg.runs.contents import read_scores
+from semiseg.runs.folder import METRICS, RunFolder
 
 ESTIMATES = ("estimated_dice", "equivariance_dice")
 """Columns of ranking.csv that are shown against the true Dice; the first one that has values."""
@@ -91,7 +92,7 @@ def runs_study(
         cases=_cases([result.run for result in results if result.evaluation]),
         correlations=_correlations(arms, rankings),
         commands=tuple(commands or (line for result in results for line in _run_commands(result))),
-        settings={result.method: read_text(result.run / "config.yaml") for result in results},
+        settings={result.method: RunFolder(result.run).config_text() for result in results},
     )
 
 
@@ -137,8 +138,8 @@ def _result(run: Path, name: str, evaluations: Sequence[_Beside]) -> Result:
         )
     if scored:
         return Result(name, run, scored[0], _predictions_of_evaluation(scored[0]))
-    own = (run / "scores" / "metrics.csv").exists()
-    return Result(name, run, run / "scores", run / "predictions") if own else Result(name, run)
+    own = RunFolder(run).scores
+    return Result(name, run, own, run / "predictions") if (own / METRICS).exists() else Result(name, run)
 
 
 def _predictions_of_evaluation(evaluation: Path) -> Path | None:
@@ -211,9 +212,9 @@ def _arm(folder: Path, runs: Sequence[Run]) -> Arm:
     first = runs[0]
     longer = f", {first.budget}x steps" if first.budget != 1 else ""
     labels = "all labels" if first.labelled == ALL else f"{first.labelled} labels"
-    places = [folder / "runs" / run.name for run in runs]
+    places = [RunFolder(folder / "runs" / run.name) for run in runs]
     name = f"{first.method}, {labels}{longer}"
-    results = tuple(Result(name, place, place / "scores", place / "predictions") for place in places)
+    results = tuple(Result(name, one.path, one.scores, one.path / "predictions") for one in places)
     return Arm(name, first.method, results, first.labelled, first.budget)
 
 
@@ -245,10 +246,10 @@ def _correlations(arms: Sequence[Arm], rankings: Sequence[_Beside]) -> dict[str,
 
 def _correlation(ranking: Path, evaluation: Path) -> list[Correlation]:
     rows = list(csv.DictReader(read_text(ranking).splitlines()))
-    if not {row["case"] for row in rows} & {score.case for score in read_scores(evaluation)}:
+    if not {row["case"] for row in rows} & {score.case for score in read_scores(evaluation / METRICS)}:
         return []  # scans without labels
     score = next((name for name in ESTIMATES if any(row.get(name) for row in rows)), ESTIMATES[-1])
-    return [each for each in rank_correlation(ranking, evaluation / "metrics.csv", score) if each.cases]
+    return [each for each in rank_correlation(ranking, evaluation / METRICS, score) if each.cases]
 
 
 def _run_commands(result: Result) -> list[str]:
@@ -256,7 +257,7 @@ def _run_commands(result: Result) -> list[str]:
     run = RunFolder(result.run)
     config = run.read_config()
     again, data = f"again/{Path(result.method).name}", str(config["data"]["path"])
-    words = list(read_json(run.environment).get("command", [])) if run.environment.exists() else []
+    words = list(run.read_environment().get("command", []))
     lines = [f"# {result.method}"]
     if len(words) > 1 and Path(words[0]).name in ("semiseg", "cli.py"):
         lines += [f"# began as: {shlex.join(['semiseg', *words[1:]])}"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,6 +13,8 @@ from semiseg.bench.lines import Line
 from semiseg.data.dataset import Case
 from semiseg.errors import InputError
 from semiseg.rank.correlation import Correlation
+from semiseg.runs.contents import RunResult, Score, read_scores
+from semiseg.runs.folder import METRICS, RunFolder
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,10 @@ class Result:
     """Holds `metrics.csv`; None where nothing was scored."""
     predictions: Path | None = None
     """Holds `CASE.nii.gz`."""
+
+    def scores(self) -> list[Score]:
+        """Regions last within a case. Raises InputError for a missing or damaged table."""
+        return read_scores(self.evaluation / METRICS) if self.evaluation else []
 
 
 @dataclass(frozen=True)
@@ -75,18 +80,6 @@ class Study:
 
 
 @dataclass(frozen=True)
-class Score:
-    """One row of `metrics.csv`. `dice` is None where nothing could be compared."""
-
-    case: str
-    name: str
-    region: bool
-    in_truth: bool
-    dice: float | None
-    hd95_mm: float | None
-
-
-@dataclass(frozen=True)
 class Spread:
     """Mean and sample standard deviation of the numbers that exist; both None where there are too few."""
 
@@ -128,17 +121,17 @@ def summarise(results: Sequence[Result]) -> list[Summary]:
 
     Raises InputError for a missing or damaged file.
     """
-    means = [case_means(read_scores(result.evaluation)) if result.evaluation else {} for result in results]
+    means = [case_means(result.scores()) for result in results]
     summaries = []
     for result, own in zip(results, means, strict=True):
         differences = [own[case] - means[0][case] for case in own if case in means[0]]
-        facts = read_json(result.run / "result.json") if (result.run / "result.json").exists() else {}
-        labels, validation = facts.get("labelled"), facts.get("validation")
+        run = RunFolder(result.run)
+        facts = run.read_result() if run.finished else None
         summary = Summary(
             method=result.method,
-            labels=f"{labels} + {validation}" if validation else str(labels or ""),
-            unlabelled=facts.get("unlabelled"),
-            duration_s=facts.get("duration_s"),
+            labels=_labels(facts) if facts else "",
+            unlabelled=facts.unlabelled if facts else None,
+            duration_s=facts.duration_s if facts else None,
             dice=Spread.of(own.values()),
             difference=Spread.of(differences),
             better=sum(difference > 0 for difference in differences),
@@ -147,50 +140,15 @@ def summarise(results: Sequence[Result]) -> list[Summary]:
     return summaries
 
 
-def read_scores(evaluation: Path) -> list[Score]:
-    """The rows of an evaluation folder's `metrics.csv`, regions last within a case."""
-    path = evaluation / "metrics.csv"
-    rows = csv.DictReader(read_text(path).splitlines())
-    try:
-        return [
-            Score(
-                case=row["case"],
-                name=row["class"],
-                region=row.get("kind") == "region",
-                in_truth=row["in_truth"].lower() in ("true", "1"),
-                dice=_number(row["dice"]),
-                hd95_mm=_number(row["hd95_mm"]),
-            )
-            for row in rows
-        ]
-    except (KeyError, ValueError, AttributeError) as error:
-        raise InputError(
-            f"{path}, line {rows.line_num}: got {error!r}, expected the table that `semiseg evaluate` "
-            "writes; evaluate again with --overwrite"
-        ) from None
-
-
-def read_log(run: Path, kind: str) -> list[dict[str, Any]]:
-    """The lines of a run folder's `metrics.jsonl` that are of one kind, 'train' or 'validation'; none without a log."""
-    path = run / "metrics.jsonl"
-    lines = []
-    for number, text in enumerate(read_text(path).splitlines() if path.exists() else [], start=1):
-        try:
-            line = json.loads(text)
-        except ValueError as error:
-            raise InputError(
-                f"{path}, line {number}: {error}, expected one JSON object a line; resume the run to repair it"
-            ) from None
-        if line.get("kind") == kind:
-            lines.append(line)
-    return lines
+def _labels(result: RunResult) -> str:
+    return f"{result.labelled} + {result.validation}" if result.validation else str(result.labelled or "")
 
 
 def case_means(scores: Sequence[Score]) -> dict[str, float]:
     """Mean Dice of each scan over the classes that it has in the truth; regions do not count."""
     by_case: dict[str, list[float]] = {}
     for score in scores:
-        if score.in_truth and not score.region and score.dice is not None:
+        if score.in_truth and score.kind == "class" and score.dice is not None:
             by_case.setdefault(score.case, []).append(score.dice)
     return {case: statistics.fmean(values) for case, values in by_case.items()}
 
@@ -207,7 +165,3 @@ def read_json(path: Path) -> Any:
         return json.loads(read_text(path))
     except ValueError as error:
         raise InputError(f"{path}: {error}, expected a file of a finished run; run it again") from None
-
-
-def _number(cell: str) -> float | None:
-    return float(cell) if cell else None

@@ -1,4 +1,4 @@
-"""A run folder: configuration, splits, log, checkpoints, exported model."""
+"""A run folder: configuration, splits, log, checkpoints, exported model. Only here are its files read."""
 
 from __future__ import annotations
 
@@ -6,15 +6,24 @@ import json
 import os
 import platform
 import sys
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 
+from semiseg.data.splits import SplitNames
 from semiseg.errors import InputError, UserError
 from semiseg.files import write_json, write_text
+from semiseg.manifest import MANIFEST
+from semiseg.progress import say
 from semiseg.runs.checkpoint import Checkpoint, read_checkpoint
+from semiseg.runs.contents import RunResult, Score, TrainLine, ValidationLine, read_scores
+
+METRICS = "metrics.csv"
+"""In a folder of scores."""
+_ANEW = "train again with another --out"
 
 
 class RunFolder:
@@ -35,20 +44,76 @@ class RunFolder:
         self.last = self.path / "checkpoints" / "last.safetensors"
         self.previous = self.path / "checkpoints" / "previous.safetensors"
         self.best = self.path / "checkpoints" / "best.safetensors"
+        self.scores = self.path / "scores"
+        self.scores_of_last = self.path / "scores-last"
+
+    @property
+    def finished(self) -> bool:
+        """Whether training came to its end; the result is written last."""
+        return self.result.exists()
+
+    @property
+    def scored(self) -> bool:
+        """Whether all its test scans have scores."""
+        return (self.scores / MANIFEST).exists() and not (self.scores / "failed.csv").exists()
+
+    def read_result(self) -> RunResult:
+        """Raises InputError for an unfinished run, or a damaged file."""
+        if not self.finished:
+            raise InputError(
+                f"{self.path}: got no {self.result.name}, expected a finished run; "
+                "finish it with `semiseg train --resume`"
+            )
+        action = "restore the file, or train again with another --out"
+        expected = "the result of a run"
+        return RunResult.of(_json(self.result, expected, action), str(self.result), expected, action)
+
+    def read_splits(self) -> SplitNames:
+        """Which cases played which part. Raises InputError for a missing or damaged file."""
+        return SplitNames.load(self.splits)
+
+    def read_scores(self, checkpoint: Literal["last"] | None = None) -> list[Score]:
+        """Of the exported model's predictions, or of the last checkpoint's, which may be the same.
+
+        Raises InputError for a run without scores, or a damaged table.
+        """
+        of_last = checkpoint == "last" and (self.scores_of_last / METRICS).exists()
+        return read_scores((self.scores_of_last if of_last else self.scores) / METRICS)
+
+    def read_environment(self) -> dict[str, Any]:
+        """Machine, versions and command line that the run was begun with; empty where they were not kept."""
+        if not self.environment.exists():
+            return {}
+        action = "restore the file, or remove it"
+        values = _json(self.environment, "a JSON object", action)
+        if not isinstance(values, dict):
+            raise InputError(f"{self.environment}: got a {type(values).__name__}, expected a JSON object; {action}")
+        return values
 
     def write_config(self, settings: dict[str, Any]) -> None:
         write_text(self.config, yaml.safe_dump(settings, sort_keys=False, allow_unicode=True))
 
     def read_config(self) -> dict[str, Any]:
+        """Every setting. Raises InputError for a missing or damaged file."""
         try:
-            values = yaml.safe_load(self.config.read_text(encoding="utf-8"))
-        except (OSError, ValueError, yaml.YAMLError):
+            values = yaml.safe_load(self.config_text())
+        except yaml.YAMLError:
             values = None
         if not isinstance(values, dict):
-            raise InputError(
-                f"{self.config}: got no settings, expected those of a run; restore the file or choose another --out"
-            )
+            raise self._no_settings()
         return values
+
+    def config_text(self) -> str:
+        """The settings as they are written. Raises InputError where there are none."""
+        try:
+            return self.config.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError):
+            raise self._no_settings() from None
+
+    def _no_settings(self) -> InputError:
+        return InputError(
+            f"{self.config}: got no settings, expected those of a run; restore the file or choose another --out"
+        )
 
     def write_environment(self, **more: Any) -> None:
         packages = ("semiseg", "torch", "accelerate", "monai", "numpy", "scipy", "nibabel")
@@ -68,16 +133,36 @@ class RunFolder:
             file.write(json.dumps(values) + "\n")
 
     def read_log(self) -> list[dict[str, Any]]:
-        """Every whole line of the log; a line cut off by a crash is left out."""
+        """Every whole line of the log, as it was written; none without a log.
+
+        The last line may be cut off by a crash and is left out. Any other damaged line is left out too, and the user
+        is told once: after `--resume` it is gone.
+        """
         if not self.log.exists():
             return []
-        lines = []
-        for text in self.log.read_text(encoding="utf-8").splitlines():
+        lines: list[dict[str, Any]] = []
+        *ended, rest = self.log.read_bytes().split(b"\n")
+        for number, text in enumerate((*ended, rest), start=1):
             try:
-                lines.append(json.loads(text))
+                line = json.loads(text.decode("utf-8"))
+                whole = isinstance(line, dict) and type(line.get("step")) is int and type(line.get("kind")) is str
             except ValueError:
-                continue
+                whole = False
+            if whole:
+                lines.append(line)
+            elif text.strip() and number <= len(ended):
+                _tell_damaged(self.log.absolute(), number)
         return lines
+
+    def train_lines(self) -> list[TrainLine]:
+        """What was logged of training steps. Raises InputError for a line without terms and time."""
+        lines = (line for line in self.read_log() if line["kind"] == "train")
+        return [TrainLine.of(line, str(self.log), "lines about training steps", _ANEW) for line in lines]
+
+    def validations(self) -> list[ValidationLine]:
+        """What was logged of validations. Raises InputError for a line without Dice."""
+        lines = (line for line in self.read_log() if line["kind"] == "validation")
+        return [ValidationLine.of(line, str(self.log), "lines about validations", _ANEW) for line in lines]
 
     def cut_log(self, step: int) -> None:
         """Drop what was logged after `step` steps: those steps will be taken again."""
@@ -109,3 +194,15 @@ class RunFolder:
         if damaged:
             raise UserError("; ".join(damaged) + f"; remove {self.path} and train again")
         return None
+
+
+def _json(path: Path, expected: str, action: str) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: got {error}, expected {expected}; {action}") from None
+
+
+@cache
+def _tell_damaged(log: Path, line: int) -> None:
+    say(f"{log}: line {line} is damaged and left out")

@@ -1,0 +1,154 @@
+"""What the files of a run hold, as it is read back. Which file holds what, `RunFolder` knows."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from semiseg.errors import InputError
+
+CheckpointName = Literal["best", "last"]
+
+
+class _ReadBack(BaseModel):
+    """Of the values in a file those that something asks for; versions may write others beside them."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    @classmethod
+    def of(cls, values: Any, where: str, expected: str, action: str) -> Self:
+        """Raises InputError, which names the place, for values that are missing or of another kind."""
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            first = error.errors()[0]
+            key = ".".join(map(str, first["loc"]))
+            if first["type"] == "missing":
+                found = f"no value {key!r}"
+            else:
+                found = f"{first['input']!r}" + (f" as {key!r}" if key else "")
+            raise InputError(f"{where}: got {found}, expected {expected}; {action}") from None
+
+
+class Validated(_ReadBack):
+    """A checkpoint, as validation saw it."""
+
+    step: int | None
+    """None for the best of a run without validation."""
+    validation_dice: float | None
+
+
+class RunResult(_ReadBack):
+    """What a finished run says of itself."""
+
+    checkpoint: CheckpointName
+    """Which of them the exported model is of."""
+    last: Validated
+    best: Validated
+    labelled: int
+    """Scans whose labels were trained on."""
+    validation: int
+    labels_used: str
+    """Both, in words."""
+    unlabelled: int
+    """Scans without labels that were trained on; 0 for a method that uses none."""
+    transductive: bool = False
+    duration_s: float
+    """Of training."""
+    memory_gb: float | None = None
+    """Most that was used."""
+
+    def of_checkpoint(self, which: CheckpointName) -> Validated:
+        return self.best if which == "best" else self.last
+
+
+class TrainLine(_ReadBack):
+    """What the log says of a training step."""
+
+    step: int
+    terms: dict[str, float]
+    """Weighted; training minimises their sum."""
+    duration_s: float
+    """Since the run began, without the time between two calls."""
+
+
+class ValidationLine(_ReadBack):
+    """What the log says of a validation."""
+
+    step: int
+    dice: dict[str, float]
+    """Of each class that some validation scan has."""
+    dice_mean: float
+
+
+@dataclass(frozen=True)
+class Score:
+    """A class or region of one case: a row of metrics.csv, whose columns docs/metrics.md explains."""
+
+    case: str
+    name: str
+    value: str
+    """In the label files; of a region such as '1+4'."""
+    kind: Literal["class", "region"]
+    state: str
+    in_truth: bool
+    numbers: Mapping[str, float]
+    """Column to value, where there is one."""
+
+    @property
+    def dice(self) -> float | None:
+        return self.numbers.get("dice")
+
+    @property
+    def hd95_mm(self) -> float | None:
+        return self.numbers.get("hd95_mm")
+
+    @property
+    def structure(self) -> tuple[str, str, frozenset[str]]:
+        """The same for the same class or region of two tables: name, kind, values in any order."""
+        return self.name, self.kind, frozenset(self.value.split("+"))
+
+
+_WORDS = {"case", "class", "value", "kind", "state", "in_truth", "in_prediction"}
+_NEEDED = ("case", "class", "value", "state", "dice", "in_truth")
+
+
+def read_scores(metrics_csv: Path) -> list[Score]:
+    """The rows of a table that `semiseg evaluate` wrote. Raises InputError for a missing or damaged one."""
+    expected = "the metrics.csv of `semiseg evaluate`"
+    try:
+        with Path(metrics_csv).open(newline="", encoding="utf-8") as file:
+            rows = csv.DictReader(file)
+            missing = [name for name in _NEEDED if name not in (rows.fieldnames or ())]
+            if missing:
+                raise InputError(
+                    f"{metrics_csv}: got no column {', '.join(missing)}, expected {expected}; "
+                    "evaluate again with --overwrite"
+                )
+            return [_score(row) for row in rows]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{metrics_csv}: got {error}, expected {expected}; evaluate again") from None
+    except ValueError as error:
+        raise InputError(
+            f"{metrics_csv}, line {rows.line_num}: got {error}, expected a row of {expected}; "
+            "evaluate again with --overwrite"
+        ) from None
+
+
+def _score(row: Mapping[Any, Any]) -> Score:
+    if None in row or None in row.values():
+        raise ValueError("another number of cells than the header has")
+    return Score(
+        case=row["case"],
+        name=row["class"],
+        value=row["value"],
+        kind="region" if row.get("kind") == "region" else "class",
+        state=row["state"],
+        in_truth=row["in_truth"].lower() in ("true", "1"),
+        numbers={name: float(cell) for name, cell in row.items() if name not in _WORDS and cell != ""},
+    )
