@@ -1,0 +1,155 @@
+"""What a step of the loop does to the weights, by hand: accumulation, clipping, decay, and which weights it reaches."""
+
+import pytest
+import torch
+from support.runs import settings_of
+from support.toys import Two, network_of
+
+from semiseg.data.batches import Batches
+from semiseg.data.plan import Plan
+from semiseg.draws import Draws, seed_of
+from semiseg.errors import UserError
+from semiseg.experiments.experiment import prepare_dataset, train_run
+from semiseg.methods import METHODS, build_method
+from semiseg.methods.method import UnlabelledConfig
+from semiseg.models.model import build_network, load_model
+from semiseg.networks.ensemble import Ensemble, fresh_copy
+from semiseg.runs.checkpoint import read_checkpoint
+from semiseg.training.session import TrainingConfig, optimiser_of
+from semiseg.training.steps import refuse_strays
+from semiseg.transforms.augment import augment
+
+SGD = {"optimiser": "sgd", "lr": 0.1, "schedule": "constant", "warm_up": 0.0, "clip": 1e9, "weight_decay": 0.0}
+NESTEROV = 1.99
+"""How many gradients the first step of SGD with Nesterov's momentum of 0.99 goes."""
+
+
+def first_step(data, out, **training):
+    """The weights that a run starts with, those after its only step, and the run's folder and settings."""
+    settings = settings_of(
+        data, "supervised", steps=1, method_settings={"ema": 0.0}, training={**SGD, **training}, seed=3
+    )
+    run = train_run(settings, out, device="cpu", workers=1)
+    torch.manual_seed(seed_of(3, "initialisation"))
+    before = build_network(Plan.load(run.plan)).state_dict()
+    after = read_checkpoint(run.last).part("method.network")
+    return before, after, run, settings
+
+
+def test_the_gradients_of_accumulated_batches_are_averaged(plain_cohort, tmp_path):
+    before, after, run, settings = first_step(plain_cohort(), tmp_path / "run", accumulation=2)
+    plan = Plan.load(run.plan)
+    labelled = [case for case in prepare_dataset(settings, 1) if case.name in run.read_splits().train]
+    batches = Batches(labelled, (), plan, 3)
+    network = build_network(plan)
+    network.load_state_dict(before)
+    method = build_method("supervised", network, {"ema": 0.0})
+    for slot in (0, 1):
+        draws = Draws(3, 0, slot)
+        (method(augment(batches[slot], plan.augmentation, draws), draws, 0.0).total / 2).backward()
+    for name, weight in network.named_parameters():
+        expected = before[name] - 0.1 * NESTEROV * weight.grad
+        torch.testing.assert_close(after[name], expected, atol=1e-6, rtol=1e-4, msg=name)
+
+
+def test_a_gradient_longer_than_clip_is_shortened_to_it(plain_cohort, tmp_path):
+    data = plain_cohort()
+    before, after, run, _ = first_step(data, tmp_path / "clipped", clip=1e-3)
+    moved = torch.cat([(after[name] - before[name]).flatten() for name in after])
+    torch.testing.assert_close(float(moved.norm()), 0.1 * NESTEROV * 1e-3, rtol=1e-2, atol=0.0)
+    assert run.read_log()[0]["gradient_norm"] > 1e-2  # before it was clipped
+
+
+def test_weights_are_decayed_and_biases_and_scales_are_not(plain_cohort, tmp_path):
+    data = plain_cohort()
+    before, plain, *_ = first_step(data, tmp_path / "plain")
+    _, decayed, *_ = first_step(data, tmp_path / "decayed", weight_decay=0.5)
+    for name, weight in before.items():
+        shrunk = 0.1 * NESTEROV * 0.5 * weight if weight.ndim > 1 else torch.zeros_like(weight)
+        torch.testing.assert_close(decayed[name], plain[name] - shrunk, atol=1e-6, rtol=1e-4, msg=name)
+    assert any(weight.ndim == 1 for weight in before.values())
+
+
+def test_augment_false_leaves_batches_as_they_are(plain_cohort, tmp_path):
+    data = plain_cohort()
+    settings = [settings_of(data, "supervised", steps=1, method_settings={"augment": on}) for on in (True, False)]
+    runs = [train_run(one, tmp_path / str(number), device="cpu", workers=1) for number, one in enumerate(settings)]
+    assert runs[0].read_log()[0]["loss"] != runs[1].read_log()[0]["loss"]
+
+
+def test_every_network_that_a_method_owns_is_trained_saved_and_resumed(plain_cohort, tmp_path, monkeypatch):
+    monkeypatch.setitem(METHODS, "two", Two)
+    data = plain_cohort(labelled=4)
+    settings = settings_of(data, "two", steps=4)
+    run = train_run(settings, tmp_path / "run", device="cpu", workers=1)
+    saved = read_checkpoint(run.last)
+    torch.manual_seed(seed_of(0, "initialisation"))
+    network = build_network(Plan.load(run.plan))
+    start = {"network": network.state_dict(), "second": fresh_copy(network).state_dict()}
+    for part, weights in start.items():
+        trained = saved.part(f"method.{part}")
+        still = [name for name, weight in weights.items() if torch.equal(weight, trained[name])]
+        assert not still, f"{part}: {still}"
+    trainable = 2 * len(start["network"])
+    assert len({name.split(".")[1] for name in saved.tensors if name.startswith("optimiser.")}) == trainable
+
+
+def test_a_run_of_two_networks_predicts_with_their_mean_and_the_next_one_starts_from_the_first(plain_cohort, tmp_path):
+    data = plain_cohort(labelled=4)
+    run = train_run(settings_of(data, "cps", steps=2), tmp_path / "run", device="cpu", workers=1)
+    model = load_model(run.path)
+    assert isinstance(model.network, Ensemble)
+    image = torch.randn(1, 1, 8, 8)
+    each = [network(image).softmax(1) for network in model.network.networks]
+    assert not torch.equal(*each)
+    torch.testing.assert_close(model.network(image).softmax(1), sum(each) / 2)
+    again = settings_of(data, "supervised", steps=1, init=str(run.path), training={**SGD, "lr": 1e-12})
+    after = read_checkpoint(train_run(again, tmp_path / "next", device="cpu", workers=1).last).part("method.network")
+    first = model.network.networks[0].state_dict()
+    for name, weight in after.items():
+        torch.testing.assert_close(weight, first[name])
+
+
+class Late(Two):
+    """Makes its second network trainable only when it is asked for an objective."""
+
+    def __init__(self, network, config):
+        super().__init__(network, config)
+        self.second.requires_grad_(False)
+
+    def objective(self, batch, draws, progress):
+        self.second.requires_grad_(True)
+        return super().objective(batch, draws, progress)
+
+
+class Hiding(Two):
+    """Keeps a network where no module looks."""
+
+    def __init__(self, network, config):
+        super().__init__(network, config)
+        self.others = [fresh_copy(network)]
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        (Late, r"Late: got a gradient for second\.\S+, which is not optimised, expected none; make every network in"),
+        (Hiding, r"Hiding\.others: got networks in a list, which nothing would train or save, expected an nn\.Module"),
+    ],
+)
+def test_a_network_that_would_silently_stay_as_it_is_is_an_error(plain_cohort, tmp_path, monkeypatch, kind, message):
+    monkeypatch.setitem(METHODS, "mine", kind)
+    with pytest.raises(UserError, match=message):
+        train_run(settings_of(plain_cohort(), "mine", steps=1), tmp_path / "run", device="cpu", workers=1)
+
+
+def test_no_stray_among_what_the_optimiser_has():
+    method = Two(network_of(2), UnlabelledConfig())
+    optimiser = optimiser_of(method, TrainingConfig())
+    known = [weight for group in optimiser.param_groups for weight in group["params"]]
+    for weight in known:
+        weight.grad = torch.zeros_like(weight)
+    refuse_strays(method, known)
+    assert {id(weight) for weight in known} == {
+        id(w) for part in (method.network, method.second) for w in part.parameters()
+    }
