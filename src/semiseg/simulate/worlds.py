@@ -26,8 +26,8 @@ def simulate_world(
     Raises UserError for an unknown world, impossible numbers or a resolution that the world does not have;
     InputError if `out` holds something else; MissingExtra if a package that the world needs is not installed.
     """
-    from semiseg.simulate.brats import simulate_brats
-    from semiseg.simulate.covid import simulate_covid
+    from semiseg.simulate.chest import simulate_covid
+    from semiseg.simulate.tumour import simulate_brats
     from semiseg.simulate.wholebrain import simulate_wholebrain
 
     functions: dict[str, Callable[..., Path]] = {

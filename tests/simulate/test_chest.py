@@ -4,7 +4,7 @@ import pytest
 from PIL import Image
 
 from semiseg.simulate import covid
-from semiseg.simulate.covid import LABELS, Canvas, simulate_covid, simulate_slice
+from semiseg.simulate.chest import LABELS, Canvas, simulate_covid, simulate_slice
 
 SIZE = 64
 

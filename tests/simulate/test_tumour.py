@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from semiseg.errors import UserError
-from semiseg.simulate.brats import (
+from semiseg.simulate.tumour import (
     CONTRAST,
     LABELS,
     draw_tumour,
