@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from semiseg.simulate.covid import COVID, simulate_picture
+from semiseg.simulate.chest import COVID, simulate_picture
 
 FIRST = 1001
 """No cohort is as large, so these subjects are nobody's training data."""

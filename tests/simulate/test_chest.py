@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from semiseg.simulate import covid
+from semiseg.simulate import chest
 from semiseg.simulate.chest import LABELS, Canvas, simulate_covid, simulate_slice
 
 SIZE = 64
@@ -104,8 +104,8 @@ def test_the_right_lung_is_in_the_left_half_of_the_picture(slices):
 
 def test_the_scanner_sees_a_circle(slices):
     for drawn in slices:
-        assert (drawn.image[[0, 0, -1, -1], [0, -1, 0, -1]] == covid.OUTSIDE_HU).all()
-        assert drawn.image.min() >= covid.OUTSIDE_HU
+        assert (drawn.image[[0, 0, -1, -1], [0, -1, 0, -1]] == chest.OUTSIDE_HU).all()
+        assert drawn.image.min() >= chest.OUTSIDE_HU
 
 
 def test_other_patients_have_no_lesion():
