@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from support.plans import make_plan
 
 from semiseg.errors import InputError
@@ -54,11 +55,29 @@ def test_another_description_is_refused(folder, description, message):
         load_model(folder)
 
 
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (float("nan"), "got values in head.bias that are not finite, expected numbers; export the model again"),
+        (float("inf"), "got values in head.bias that are not finite"),
+        (torch.tensor([1, 2, 3]), "got head.bias of type int64, expected float32"),
+        (torch.tensor([True, False, True]), "got head.bias of type bool, expected float32"),
+    ],
+)
+def test_weights_that_cannot_predict_are_refused(folder, value, message):
+    """They would call everything background, and nobody would know why."""
+    weights = load_file(folder / "model.safetensors")
+    weights["head.bias"] = value if isinstance(value, torch.Tensor) else torch.full_like(weights["head.bias"], value)
+    save_file(weights, folder / "model.safetensors")
+    with pytest.raises(InputError, match=message):
+        load_model(folder)
+
+
 def test_weights_that_do_not_fit_are_refused(folder):
     values = json.loads((folder / "model.json").read_text())
     values["plan"]["network"]["widths"] = [4, 9]
     (folder / "model.json").write_text(json.dumps(values))
-    with pytest.raises(InputError, match=r"model: size mismatch.*expected the plan's network; export"):
+    with pytest.raises(InputError, match=r"got encoder\.\S+ of shape .* expected .* as this network has; export"):
         load_model(folder)
     (folder / "model.safetensors").write_bytes(b"half")
     with pytest.raises(InputError, match=r"model.safetensors: .*expected whole weights"):

@@ -18,7 +18,7 @@ from semiseg.errors import InputError
 from semiseg.files import replacing, write_json
 from semiseg.networks import network_from
 from semiseg.networks.ensemble import Ensemble, members
-from semiseg.runs.checkpoint import read_checkpoint, read_weights
+from semiseg.runs.checkpoint import read_checkpoint, read_weights, require_alike
 from semiseg.runs.folder import RunFolder
 
 FORMAT = 1
@@ -149,12 +149,8 @@ def _assemble(weights: Mapping[str, Tensor], plan: Plan, path: Path) -> LoadedMo
     with torch.random.fork_rng(devices=[]):  # initial weights are about to be replaced: leave the generator alone
         alike = [build_network(plan) for _ in members(weights)]
         network = Ensemble(alike) if alike else build_network(plan)
-    try:
-        network.load_state_dict(dict(weights))
-    except RuntimeError as error:
-        raise InputError(
-            f"{path}: {str(error).splitlines()[-1].strip()}, expected the plan's network; export the model again"
-        ) from None
+    require_alike(path, weights, network.state_dict(), "export the model again")
+    network.load_state_dict(dict(weights))
     return LoadedModel(network=network.eval(), plan=plan, name=str(path))
 
 

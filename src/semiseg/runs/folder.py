@@ -6,10 +6,11 @@ import json
 import os
 import platform
 import sys
+from collections.abc import Callable
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import yaml
 
@@ -24,6 +25,9 @@ from semiseg.runs.contents import RunResult, Score, TrainLine, ValidationLine, r
 METRICS = "metrics.csv"
 """In a folder of scores."""
 _ANEW = "train again with another --out"
+
+
+T = TypeVar("T")
 
 
 class RunFolder:
@@ -174,26 +178,30 @@ class RunFolder:
         if self.last.exists():
             self.last.replace(self.previous)
 
-    def drop_damaged_checkpoint(self) -> None:
-        """If only the previous checkpoint is whole, make it the last one: the next rotation must not lose it."""
-        if self.last.exists():
-            try:
-                read_checkpoint(self.last)
-            except InputError:
-                self.previous.replace(self.last)
-
     def newest_checkpoint(self) -> Checkpoint | None:
         """The last checkpoint, else the previous one; None if there is none. A damaged one is passed over."""
-        damaged = []
+        return self.newest_of(read_checkpoint)[0]
+
+    def newest_of(self, read: Callable[[Path], T]) -> tuple[T | None, list[Path]]:
+        """What `read` makes of the newest checkpoint that it does not refuse with InputError, and those it did refuse.
+
+        None where there is no checkpoint. The user is told of a damaged one: a disk may be failing. Raises UserError if
+        all are damaged.
+        """
+        damaged: dict[Path, str] = {}
         for path in (self.last, self.previous):
             if path.exists():
                 try:
-                    return read_checkpoint(path)
+                    found = read(path)
                 except InputError as error:
-                    damaged.append(str(error))
+                    damaged[path] = str(error)
+                else:
+                    for problem in damaged.values():
+                        say(f"warning: {problem}; went on with {path.name}, which is older")
+                    return found, list(damaged)
         if damaged:
-            raise UserError("; ".join(damaged) + f"; remove {self.path} and train again")
-        return None
+            raise UserError("; ".join(damaged.values()) + f"; remove {self.path} and train again")
+        return None, []
 
 
 def _json(path: Path, expected: str, action: str) -> Any:

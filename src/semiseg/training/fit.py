@@ -46,7 +46,7 @@ def fit(
     method = method.to(accelerator.device).to(memory_format=layout)  # type: ignore[call-overload]
     optimiser = optimiser_of(method, config)
     parameters = [weight for group in optimiser.param_groups for weight in group["params"]]
-    progress = begin(method, optimiser, folder, accelerator, resume)
+    progress = begin(method, optimiser, folder, accelerator, config.steps if resume else None)
     trained, stepped = accelerator.prepare(method, optimiser)
 
     batches = Batches(cases.labelled, cases.unlabelled if method.wants_unlabelled else (), plan, seed)

@@ -6,6 +6,7 @@ import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
@@ -18,7 +19,14 @@ from semiseg.data.prepare import PreparedCase
 from semiseg.devices import chosen_device, chosen_precision
 from semiseg.errors import UserError
 from semiseg.methods.method import Method
-from semiseg.runs.checkpoint import Progress, optimiser_tensors, restore_optimiser, write_checkpoint
+from semiseg.runs.checkpoint import (
+    Progress,
+    optimiser_tensors,
+    read_checkpoint,
+    require_alike,
+    restore_optimiser,
+    write_checkpoint,
+)
 from semiseg.runs.folder import RunFolder
 from semiseg.settings import WORD, Settings
 
@@ -101,26 +109,42 @@ def _refuse_hidden(method: Method) -> None:
         held = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
         if any(isinstance(one, nn.Module) for one in held):
             raise UserError(
-                f"{type(method).__name__}.{name}: got networks in a {type(value).__name__}, which nothing would train or "
-                "save, expected an nn.ModuleList, an nn.ModuleDict or an Ensemble; use one"
+                f"{type(method).__name__}.{name}: got networks in a {type(value).__name__}, which nothing would train "
+                "or save, expected an nn.ModuleList, an nn.ModuleDict or an Ensemble; use one"
             )
 
 
 def begin(
-    method: Method, optimiser: torch.optim.Optimizer, folder: RunFolder, accelerator: Accelerator, resume: bool
+    method: Method,
+    optimiser: torch.optim.Optimizer,
+    folder: RunFolder,
+    accelerator: Accelerator,
+    steps: int | None,
 ) -> Progress:
-    """Where training stands: at step 0 or, with `resume`, at the newest whole checkpoint, which is restored."""
-    checkpoint = folder.newest_checkpoint() if resume else None
+    """Where training stands: at step 0 or, of a run of `steps` that goes on, at its newest whole checkpoint, restored.
+
+    A checkpoint that does not fit the method is passed over like a damaged one. Raises UserError if none is left.
+    """
     progress = Progress(precision={"no": "32", "fp16": "16"}.get(accelerator.mixed_precision, "bf16"))
-    if checkpoint is not None:
-        method.load_state_dict(checkpoint.part("method"))
-        restore_optimiser(optimiser, checkpoint.part("optimiser"))
-        progress = Progress(**checkpoint.facts["progress"])
+    damaged: list[Path] = []
+    if steps is not None:
+
+        def restore(path: Path) -> Progress:
+            checkpoint = read_checkpoint(path)
+            restored = Progress.read(checkpoint, str(path), steps)
+            weights = checkpoint.part("method")
+            require_alike(path, weights, method.state_dict(), "use another checkpoint")
+            restore_optimiser(optimiser, checkpoint.part("optimiser"), str(path))
+            method.load_state_dict(weights)
+            return restored
+
+        restored, damaged = folder.newest_of(restore)
+        progress = restored or progress
     accelerator.wait_for_everyone()  # all have read the checkpoint
     if accelerator.is_main_process:
         folder.cut_log(progress.step)
-        if checkpoint is not None:
-            folder.drop_damaged_checkpoint()
+        if damaged:  # the next rotation must not lose the one that is whole
+            folder.previous.replace(folder.last)
     return progress
 
 
@@ -153,7 +177,7 @@ def save(method: Method, optimiser: torch.optim.Optimizer, folder: RunFolder, pr
     state = {f"optimiser.{name}": tensor for name, tensor in optimiser_tensors(optimiser).items()}
     folder.rotate_checkpoint()
     write_checkpoint(
-        folder.last, {**tensors, **state}, {"progress": vars(progress), "predictor": predictor_name(method)}
+        folder.last, {**tensors, **state}, {"progress": progress.model_dump(), "predictor": predictor_name(method)}
     )
 
 
