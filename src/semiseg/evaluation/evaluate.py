@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from semiseg.data.dataset import Dataset
+from semiseg.data.dicom import refuse_dicom
 from semiseg.data.images import read_label
 from semiseg.data.label_tables import apply_table
 from semiseg.data.layouts.listing import scan_files
@@ -166,7 +167,10 @@ def evaluate_folder(
 def _predicted_files(predictions: Path) -> dict[str, Path]:
     if not predictions.is_dir():
         raise InputError(f"{predictions}: got no such folder, expected one with CASE.nii.gz; check PREDICTIONS")
-    return scan_files(predictions)
+    files = scan_files(predictions)
+    if not files:
+        refuse_dicom(predictions)
+    return files
 
 
 def _is_probability(name: str, predicted: Mapping[str, Path]) -> bool:

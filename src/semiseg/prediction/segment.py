@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from semiseg.data.dataset import Case
+from semiseg.data.dicom import refuse_dicom
 from semiseg.data.layouts import open_inputs
 from semiseg.data.splits import SplitNames
 from semiseg.errors import InputError, UserError
@@ -89,6 +90,9 @@ def models_and_cases(
     models: Sequence[Path], scans: Sequence[Path], only: Path | None, checkpoint: Literal["best", "last"] | None = None
 ) -> tuple[list[LoadedModel], list[Case]]:
     """The models, and the cases that the scans are for them. Arguments as in `segment`."""
+    for path in models:
+        if path.is_file():  # of several files without a known ending, all but the last are taken for models
+            refuse_dicom(path)
     loaded = [load_model(path, checkpoint) for path in models]
     plan = loaded[0].plan
     # several channels can only be told apart by their suffixes, whatever layout the model was trained from

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import ModuleType
 
 from semiseg.data.dataset import Case, Dataset
+from semiseg.data.dicom import refuse_dicom
 from semiseg.data.images import ENDINGS, case_name, scan_ending
 from semiseg.data.layouts import brats, candi, covid, ibsr, malc, nnunet, plain, quicknat, table
 from semiseg.data.layouts.listing import add_cases, group_channels, has_suffixes, scan_files
@@ -37,11 +38,13 @@ def open_dataset(
     path = _locate(root)
     chosen = _named(layout) if layout else layout_of(path)
     if chosen is None or not getattr(chosen, "accepts", chosen.fits)(path):
+        refuse_dicom(path)
         wanted = LAYOUTS if chosen is None else (chosen,)
         looked = "; ".join(f"{one.NAME}: {one.looks_for}" for one in wanted)
         raise InputError(f"{path}: got no layout that fits, expected one of [{looked}]; see docs/data.md")
     dataset: Dataset = chosen.read(path)
     if not dataset.cases:
+        refuse_dicom(path)
         raise InputError(f"{path}: got no image, expected {chosen.looks_for}; check the names and endings")
     others = [one.NAME for one in LAYOUTS if one is not chosen and one.fits(path)]
     if others and layout is None:
@@ -149,9 +152,12 @@ def _cases_in(path: Path, channels: int, channel_suffix: bool | None, channel_na
         dataset: Dataset = layout.read(path)
         if channel_names and set(channel_names) <= set(dataset.channels):
             dataset = _select_channels(dataset, channel_names)
+        if not dataset.cases:
+            refuse_dicom(path)
         return [replace(case, label=None) for case in dataset.cases]
     cases = _from_files(scan_files(path), channels, channel_suffix)
     if not cases:
+        refuse_dicom(path)
         looked = "; ".join([f"images ({', '.join(ENDINGS)})", *(f"{one.NAME}: {one.looks_for}" for one in LAYOUTS)])
         raise InputError(f"{path}: got no image, expected one of [{looked}]; check the names and endings")
     return cases
