@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import secrets
@@ -43,8 +44,10 @@ def new_folder(target: Path) -> Iterator[Path]:
                 os.fsync(file.fileno())
         if not target.is_dir():
             temporary.rename(target)
-    except OSError:
+    except OSError as error:
         if not target.is_dir():
+            if error.errno is None:  # numpy's words for a write that was cut short
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(target)) from None
             raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

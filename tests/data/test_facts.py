@@ -153,3 +153,13 @@ def test_a_source_is_hashed_once_until_it_changes(tmp_path: Path, monkeypatch: p
     path.write_bytes(b"another")
     assert source_hash(path) == file_hash(path)
     assert hashed == [path, path]
+
+
+@pytest.mark.parametrize("damage", [b"", b"0123", b"\xff" * 32, b"g" * 32, b"0" * 33])
+def test_a_damaged_hash_in_the_cache_is_made_anew(tmp_path: Path, damage: bytes) -> None:
+    """An emptied file would give every scan the same hash, and so the same prepared image."""
+    first, second = (write_nifti(tmp_path / f"{name}.nii.gz", np.full((3, 3, 3), name, np.uint8)) for name in (1, 2))
+    hashes = source_hash(first), source_hash(second)
+    for place in (facts.cache_folder() / "facts").iterdir():
+        place.write_bytes(damage)
+    assert (source_hash(first), source_hash(second)) == hashes == (file_hash(first), file_hash(second))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import struct
 from pathlib import Path
 
 import nibabel as nib
@@ -81,7 +82,7 @@ def test_truncated_files_are_named(tmp_path: Path, ending: str, keep: int) -> No
     rng = np.random.default_rng(0)
     path = write_nifti(tmp_path / f"cut{ending}", rng.integers(0, 30000, SHAPE).astype(np.int16))
     path.write_bytes(path.read_bytes()[:keep])
-    with pytest.raises(InputError, match=rf"cut{ending}: got an unreadable file .*expected a whole NIfTI file; "):
+    with pytest.raises(InputError, match=rf"cut{ending}: got .*expected a whole NIfTI file"):
         read_image(path)
 
 
@@ -119,7 +120,7 @@ def test_other_unusable_files(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"a.mha: got ending '.mha', expected one of .nii.gz, .nii, .*; convert"):
         read_image(tmp_path / "a.mha")
     colour = np.zeros(SHAPE, dtype=[("R", "u1"), ("G", "u1"), ("B", "u1")])
-    with pytest.raises(InputError, match=r"rgb.nii.gz: got an unreadable file"):
+    with pytest.raises(InputError, match=r"rgb.nii.gz: got voxels of type .*expected one real number a voxel"):
         read_image(write_nifti(tmp_path / "rgb.nii.gz", colour))
 
 
@@ -232,3 +233,59 @@ def test_real_scan_round_trip(real_data: Path, tmp_path: Path) -> None:
     back = read_label(tmp_path / "out.nii.gz")
     np.testing.assert_array_equal(back.array, scan.array)
     np.testing.assert_array_equal(back.geometry.affine, scan.geometry.affine)
+
+
+def test_complex_images_are_refused_not_halved(tmp_path: Path) -> None:
+    path = write_nifti(tmp_path / "kspace.nii.gz", (VOXELS + 1j).astype(np.complex64))
+    for read in (read_image, read_label):
+        with pytest.raises(InputError, match=r"kspace\.nii\.gz: got complex numbers, expected one real number a voxel"):
+            read(path)
+
+
+@pytest.mark.parametrize("shear", [500.0, 1e7])
+def test_axes_in_one_plane_are_no_scan(tmp_path: Path, shear: float) -> None:
+    """A spacing of 500 mm would ask for an enormous grid."""
+    affine = np.eye(4)
+    affine[0, 1] = shear
+    with pytest.raises(InputError, match=r"got axes that lie nearly in one plane, expected an affine of a scan"):
+        read_image(write_nifti(tmp_path / "sheared.nii.gz", VOXELS, affine))
+    affine[0, 1] = np.tan(np.deg2rad(30))  # a tilted gantry
+    assert read_image(write_nifti(tmp_path / "tilted.nii.gz", VOXELS, affine)).array.shape == VOXELS.shape
+
+
+@pytest.mark.parametrize("ending", [".nii", ".nii.gz"])
+def test_a_header_that_promises_more_than_the_file_holds_sets_no_memory_aside(tmp_path: Path, ending: str) -> None:
+    path = write_nifti(tmp_path / f"bomb{ending}", VOXELS.astype(np.int16))
+    content = bytearray(gzip.decompress(path.read_bytes()) if ending == ".nii.gz" else path.read_bytes())
+    struct.pack_into("<8h", content, 40, 3, 32767, 32767, 32767, 1, 1, 1, 1)
+    path.write_bytes(gzip.compress(bytes(content)) if ending == ".nii.gz" else bytes(content))
+    message = rf"bomb{ending}: got \d+ bytes, expected a whole NIfTI file of 32767x32767x32767 voxels"
+    with pytest.raises(InputError, match=message):
+        read_image(path)
+
+
+def test_more_voxels_than_a_scan_has_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("semiseg.data.images.MOST_VOXELS", VOXELS.size - 1)
+    with pytest.raises(InputError, match=rf"got .* voxels of \d bytes, expected at most {VOXELS.size - 1} voxels; cut"):
+        read_image(write_nifti(tmp_path / "large.nii.gz", VOXELS))
+    monkeypatch.setattr("semiseg.data.images.MOST_VOXELS", VOXELS.size)
+    read_image(tmp_path / "large.nii.gz")
+
+
+def test_a_compressed_file_with_much_behind_its_voxels_is_refused(tmp_path: Path) -> None:
+    path = write_nifti(tmp_path / "long.nii.gz", VOXELS)
+    content = gzip.decompress(path.read_bytes())
+    path.write_bytes(gzip.compress(content + bytes(2**20)))
+    read_image(path)
+    path.write_bytes(gzip.compress(content + bytes(2**21)))
+    with pytest.raises(InputError, match=r"more than 1048576 bytes behind the last voxel"):
+        read_image(path)
+
+
+def test_a_voxel_offset_that_is_no_number_is_that_files_fault(tmp_path: Path) -> None:
+    path = write_nifti(tmp_path / "far.nii", VOXELS)
+    content = bytearray(path.read_bytes())
+    struct.pack_into("<f", content, 108, float("inf"))
+    path.write_bytes(bytes(content))
+    with pytest.raises(InputError, match=r"far\.nii: got an unreadable file"):
+        read_image(path)

@@ -1,3 +1,4 @@
+import errno
 from dataclasses import replace
 
 import numpy as np
@@ -291,3 +292,75 @@ def test_relabelled_values_are_their_class(case):
     np.testing.assert_array_equal(gone.open_label(), other.open_label())
     (ignored,) = prepare_cases([case], make_plan(classes={"background": 0, "both": 1}, relabel={2: 9}, ignore=9))
     assert (ignored.open_label() == IGNORE).sum() == 8
+
+
+def truncated(path):
+    path.write_bytes(path.read_bytes()[:150])
+
+
+def of_another_shape(path):
+    np.save(path, np.load(path)[:, :2])
+
+
+def of_another_type(path):
+    np.save(path, np.load(path).astype(np.float64))
+
+
+def emptied(path):
+    path.write_bytes(b"")
+
+
+def gone(path):
+    path.unlink()
+
+
+def pickled(path):
+    np.save(path, np.array([{"a": 1}], dtype=object), allow_pickle=True)
+
+
+def nested(path):
+    path.write_text("[" * 100000)
+
+
+DAMAGE = [truncated, of_another_shape, of_another_type, emptied, gone, pickled, nested]
+
+
+@pytest.mark.parametrize("name", ["image.npy", "label.npy", "foreground.npy", "images/meta.json"])
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_cache_is_prepared_anew(case, tmp_path, name, damage):
+    if damage in (of_another_shape, of_another_type) and name.endswith(".json"):
+        return
+    (first,) = prepare_cases([case], make_plan(), cache=tmp_path / "cache")
+    before = first.open_image().copy(), first.open_label().copy(), first.open_foreground().copy()
+    folder, _, file = name.rpartition("/")
+    (path,) = (path for path in (tmp_path / "cache").rglob(file) if folder in path.parts or not folder)
+    damage(path)
+    (again,) = prepare_cases([case], make_plan(), cache=tmp_path / "cache")
+    for expected, array in zip(before, (again.open_image(), again.open_label(), again.open_foreground()), strict=True):
+        np.testing.assert_array_equal(array, expected)
+
+
+def test_a_prepared_label_with_values_of_no_class_is_prepared_anew(case, tmp_path):
+    (first,) = prepare_cases([case], make_plan(), cache=tmp_path / "cache")
+    np.save(first.label, np.full_like(np.load(first.label), 9))
+    (again,) = prepare_cases([case], make_plan(), cache=tmp_path / "cache")
+    assert again.open_label().max() == 2
+
+
+def test_a_full_disk_in_the_cache_is_told_as_one(case, tmp_path, monkeypatch):
+    def short(*_, **__):
+        raise OSError("62475 requested and 12224 written")
+
+    monkeypatch.setattr(np, "save", short)
+    with pytest.raises(OSError, match="No space left") as told:
+        prepare_cases([case], make_plan(), cache=tmp_path / "cache")
+    assert told.value.errno == errno.ENOSPC
+    assert not list((tmp_path / "cache").rglob("*.npy"))
+
+
+def test_a_grid_far_too_fine_is_refused_before_it_is_made(case, tmp_path):
+    plan = make_plan(spacing_mm=(1e-4, 1e-4, 1e-4))
+    with pytest.raises(
+        InputError, match=r"one\.nii\.gz: got 100000x120000x80000 voxels after resampling from 1 x 1 x 1"
+    ):
+        prepare_cases([case], plan, cache=tmp_path / "cache")

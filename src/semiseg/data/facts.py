@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -108,7 +109,9 @@ def source_hash(path: Path) -> str:
     """
     place = _place(path, "hash")
     if place is not None and place.is_file():
-        return place.read_text(encoding="ascii")
+        known = place.read_bytes()
+        if re.fullmatch(rb"[0-9a-f]{32}", known):  # else damaged: every scan would have the hash of an emptied file
+            return known.decode()
     digest = file_hash(path)
     if place is not None:
         write_text(place, digest)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import math
 import struct
 import warnings
 import zlib
@@ -48,7 +49,13 @@ HDF5_AFFINE = np.array([[0, 0, -1.0, 0], [1.0, 0, 0, 0], [0, -1.0, 0, 0], [0, 0,
 _DATASETS = {"image": "data", "label": "label"}
 """Names within an HDF5 file, those of QuickNAT."""
 _DEFLATE = 1100
-"""How many times smaller compression can make a dataset: no more than this is there to be read."""
+"""How many times smaller compression can make a file: no more than this is there to be read."""
+MOST_VOXELS = 2**30
+"""Of one channel of a scan, in its file and for the network: 4 GB in 32-bit."""
+TRAILER = 2**20
+"""Bytes that may follow the last voxel of a compressed file."""
+FLATTEST = 0.1
+"""Volume of the box that the axes of a voxel span, each taken as long as 1. A gantry tilt of 30 degrees leaves 0.87."""
 
 _Array = np.ndarray[Any, np.dtype[Any]]
 _Role = Literal["image", "label"]
@@ -56,6 +63,7 @@ _UNREADABLE = (
     ImageFileError,
     HeaderDataError,
     OSError,
+    OverflowError,
     EOFError,
     ValueError,
     TypeError,
@@ -144,21 +152,43 @@ def _read_nifti(path: Path, role: _Role) -> Scan:
     with _reading(path):
         image: Any = nib.load(path)
         shape = tuple(map(int, image.shape))
+        kind, offset = image.get_data_dtype(), int(image.dataobj.offset)
     while len(shape) > 3 and shape[-1] == 1:
         shape = shape[:-1]
     if len(shape) != 3 or 0 in shape:  # from the header: a film of a hundred volumes is not read to be refused
         raise _not_a_volume(path, shape)
+    if kind.kind not in "iuf":
+        found = "complex numbers" if kind.kind == "c" else f"voxels of type {kind}"
+        raise BadFile(path, found, "one real number a voxel", "export the magnitude, or a grey image")
+    content = _checked_size(path, shape, kind.itemsize, offset)
     with _reading(path), np.errstate(over="ignore"):  # beyond float32 it becomes infinite, which `check` reports
         if path.name.lower().endswith(".gz"):  # to its end, where the checksum is: nibabel stops after the last voxel
             with gzip.open(path) as stream:
-                image = type(image).from_bytes(stream.read())
+                image = type(image).from_bytes(stream.read(content + TRAILER))
+                if stream.read(1):
+                    raise ValueError(f"more than {TRAILER} bytes behind the last voxel")
         is_image = role == "image"
         voxels = image.get_fdata(dtype=np.float32, caching="unchanged") if is_image else np.asanyarray(image.dataobj)
         array = voxels.reshape(shape, order="F")
     affine = np.asarray(image.affine, dtype=np.float64)
-    if not np.isfinite(affine).all() or np.linalg.matrix_rank(affine[:3, :3]) < 3:
+    if not np.isfinite(affine).all() or not np.linalg.norm(affine[:3, :3], axis=0).all():
         raise BadFile(path, "an affine without volume", "an invertible affine", "repair the header")
+    if abs(np.linalg.det(affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0))) < FLATTEST:
+        raise BadFile(path, "axes that lie nearly in one plane", "an affine of a scan", "repair the header")
     return Scan(array, Geometry(shape, affine), image.header)
+
+
+def _checked_size(path: Path, shape: tuple[int, ...], itemsize: int, offset: int) -> int:
+    """The bytes of header and voxels. Raises BadFile, before any is set aside, for more than the file can hold."""
+    voxels, size = math.prod(shape), path.stat().st_size
+    content = offset + itemsize * voxels
+    room = size * _DEFLATE + TRAILER if path.name.lower().endswith(".gz") else size
+    described = f"{'x'.join(map(str, shape))} voxels of {itemsize} bytes"
+    if content > room:
+        raise BadFile(path, f"{size} bytes", f"a whole NIfTI file of {described}", "copy or export it again")
+    if voxels > MOST_VOXELS:
+        raise BadFile(path, described, f"at most {MOST_VOXELS} voxels", "cut the scan, or make it coarser")
+    return content
 
 
 def _read_picture(path: Path, role: _Role) -> _Array:

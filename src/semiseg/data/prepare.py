@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -107,17 +108,42 @@ def read_channels(case: Case, plan: Plan) -> tuple[Float[np.ndarray, "c x y z"],
 def _find(case: Case, plan: Plan, folder: Path) -> PreparedCase | None:
     image = _image_folder(case, plan, folder)
     label = _label_folder(case, plan, image, folder)
-    there = image.is_dir() and (label is None or label.is_dir())
+    there = _is_whole(image, None, plan) and (label is None or _is_whole(image, label, plan))
     return _prepared_case(case, image, label) if there else None
+
+
+def _is_whole(image: Path, label: Path | None, plan: Plan) -> bool:
+    """Whether the arrays are there as they were written: of an image, or of its label.
+
+    A damaged folder (a copy that was interrupted, a full disk) is removed, so that it is prepared anew.
+    """
+    folder = label or image
+    if not folder.is_dir():
+        return False
+    try:
+        shape = _read_space(image).shape
+        if label is None:
+            array = _open(image / "image.npy")
+            whole = array.dtype == np.float16 and array.shape == (len(plan.channels), *shape)
+        else:
+            array, foreground = _open(label / "label.npy"), _open(label / "foreground.npy")
+            whole = array.dtype in (np.uint8, np.int16) and array.shape == shape
+            whole = whole and foreground.dtype == np.int32 and foreground.ndim == 2 and foreground.shape[1] == 4
+            whole = whole and (IGNORE <= int(array.min()) <= int(array.max()) < len(plan.classes))
+    except (OSError, EOFError, ValueError, TypeError, LookupError, RecursionError):
+        whole = False
+    if not whole:
+        shutil.rmtree(folder, ignore_errors=True)
+    return whole
 
 
 def _prepare(case: Case, plan: Plan, folder: Path) -> PreparedCase:
     try:
         image = _image_folder(case, plan, folder)
-        if not image.is_dir():
+        if not _is_whole(image, None, plan):
             _write_image(case, plan, image)
         label = _label_folder(case, plan, image, folder)
-        if label is not None and not label.is_dir():
+        if label is not None and not _is_whole(image, label, plan):
             _write_label(case, plan, image, label)
     except InputError as error:  # its subclasses need not survive the way between processes; their message does
         raise InputError(str(error)) from None

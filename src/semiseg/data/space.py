@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Int
 
 from semiseg.data.bias import correct_bias, head_mask
 from semiseg.data.facts import Box, bounding_box
-from semiseg.data.images import from_ras, ras_spacing, to_ras
+from semiseg.data.images import MOST_VOXELS, from_ras, ras_spacing, to_ras
 from semiseg.data.intensities import eight_bit_top, normalise
 from semiseg.data.plan import Normalisation, Plan
 from semiseg.data.resample import add_resampled, nearest, resample, resample_labels
@@ -175,9 +175,18 @@ def _mark_outside(image: Float[np.ndarray, "c x y z"], picture: Bool[np.ndarray,
 
 
 def _target_shape(shape: Sequence[int], spacing_mm: Sequence[float], plan: Plan) -> tuple[int, int, int]:
-    """Per RAS axis: what `resize` says, or as many voxels of the target spacing as come closest to the extent."""
+    """Per RAS axis: what `resize` says, or as many voxels of the target spacing as come closest to the extent.
+
+    Raises InputError for more than MOST_VOXELS: the spacing of the scan, or of the plan, is a mistake.
+    """
     x, y, z = (
         fixed or (voxels if target is None else max(1, round(voxels * own / target)))
         for fixed, voxels, own, target in zip(plan.resize, shape, spacing_mm, plan.spacing_mm, strict=True)
     )
+    if x * y * z > MOST_VOXELS:
+        own_mm = " x ".join(f"{mm:.4g}" for mm in spacing_mm)
+        raise InputError(
+            f"got {x}x{y}x{z} voxels after resampling from {own_mm} mm, expected at most {MOST_VOXELS}; correct the "
+            "affine of the scan, or take a coarser plan.spacing_mm"
+        )
     return (x, y, z)
