@@ -1,8 +1,8 @@
 """A method of your own: Mean Teacher (Tarvainen and Valpola, arXiv 1703.01780), trained by the same loop as the others.
 
-    python examples/my_method.py DATA RUN
+    semiseg train DATA --labelled 4 --method examples/my_method.py:MeanTeacher --set method.noise=0.1 --out RUN
 
-The run folder that it leaves works with `semiseg predict` like any other.
+The same from Python: python examples/my_method.py DATA RUN. The run folder works with `semiseg predict` like any other.
 """
 
 import sys
@@ -44,9 +44,8 @@ class MeanTeacher(Method):
         return image + self.config.noise * torch.randn(image.shape, generator=generator).to(image)
 
 
-METHODS["mean_teacher"] = MeanTeacher
-
 if __name__ == "__main__":
+    METHODS["mine"] = MeanTeacher
     data, run = sys.argv[1:]
-    settings = {"data": {"path": data, "labelled": "4"}, "method": {"name": "mean_teacher", "noise": 0.1}}
+    settings = {"data": {"path": data, "labelled": "4"}, "method": {"name": "mine", "noise": 0.1}}
     train_run(RunSettings.parse(settings, where=""), Path(run))

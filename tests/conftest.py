@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -19,7 +20,8 @@ CHECKED = (
 )
 install_import_hook([f"semiseg.{module}" for module in CHECKED], "beartype.beartype")
 
-from semiseg.progress import set_quiet  # noqa: E402  (after the hook)
+from semiseg.methods.own import METHODS, OWN  # noqa: E402  (after the hook)
+from semiseg.progress import set_quiet  # noqa: E402
 
 torch.set_num_threads(1)  # several times faster for tiny networks
 
@@ -34,6 +36,13 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
 def not_quiet() -> None:
     """A command that an earlier test ran with --quiet."""
     set_quiet(False)
+
+
+@pytest.fixture(autouse=True)
+def built_in_methods() -> Iterator[None]:
+    """A command that an earlier test ran with a method of its own."""
+    with patch.dict(METHODS), patch.dict(OWN):
+        yield
 
 
 @pytest.fixture

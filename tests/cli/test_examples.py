@@ -4,13 +4,11 @@ import json
 import runpy
 import sys
 from pathlib import Path
-from unittest.mock import patch
 
-import pytest
 import torch
 from torch import nn
 
-from semiseg import METHODS, Batch, Draws, RunSettings, load_model
+from semiseg import Batch, Draws, RunSettings, load_model
 
 SCRIPT = Path(__file__).resolve().parents[2] / "examples" / "my_method.py"
 TINY = {
@@ -18,12 +16,6 @@ TINY = {
     "training": {"steps": 2, "precision": "32", "log_every": 1, "tensorboard": False},
     "dims": "2",
 }
-
-
-@pytest.fixture(autouse=True)
-def methods_put_back():
-    with patch.dict(METHODS):
-        yield
 
 
 def batch_of(count=2, side=8):
@@ -37,9 +29,9 @@ def batch_of(count=2, side=8):
     )
 
 
-def test_the_example_registers_a_method_that_learns_from_both_streams():
+def test_the_example_is_a_method_that_learns_from_both_streams():
     defined = runpy.run_path(str(SCRIPT))
-    method = METHODS["mean_teacher"](nn.Conv2d(1, 2, 3, padding=1), defined["MeanTeacherConfig"]())
+    method = defined["MeanTeacher"](nn.Conv2d(1, 2, 3, padding=1), defined["MeanTeacherConfig"]())
     terms = method(batch_of(), Draws(0, 0), progress=1.0).terms
     for name in ("supervised", "consistency"):
         gradient = torch.autograd.grad(terms[name], method.network.weight, retain_graph=True)[0]
@@ -61,6 +53,6 @@ def test_the_example_trains_as_a_script_and_its_run_can_be_loaded(plain_cohort, 
     result = json.loads((tmp_path / "run" / "result.json").read_text())
     assert (result["labelled"], result["unlabelled"], result["steps"]) == (4, 3, 2)
     settings = json.loads((tmp_path / "run" / "model" / "model.json").read_text())["settings"]["method"]
-    assert settings["name"] == "mean_teacher"
+    assert settings["name"] == "mine"
     assert settings["noise"] == 0.1
     assert load_model(tmp_path / "run").plan.patch == (8, 8)

@@ -53,7 +53,9 @@ def test_what_names_a_file(text):
 
 def test_the_file_is_run_once_and_leaves_nothing_beside_it(tmp_path):
     marker = tmp_path / "runs.txt"
-    path = write_method(tmp_path / "code", f"{SOURCE}\nopen({str(marker)!r}, 'a').write('once ')\n")
+    path = write_method(
+        tmp_path / "code", f"{SOURCE}\nwith open({str(marker)!r}, 'a') as file:\n    file.write('once ')\n"
+    )
     load(f"{path}:Mine")
     load(f"{path}:Mine")
     assert marker.read_text() == "once "

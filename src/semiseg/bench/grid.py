@@ -21,7 +21,7 @@ from semiseg.errors import UserError
 from semiseg.experiments.experiment import checked_splits, plan_dataset
 from semiseg.experiments.run_settings import RunSettings
 from semiseg.files import write_text
-from semiseg.manifest import MANIFEST
+from semiseg.methods.own import flags_for, refuse_other_file
 from semiseg.processes import default_workers
 from semiseg.runs.folder import RunFolder
 from semiseg.settings import Settings, flat
@@ -43,7 +43,7 @@ class BenchSettings(Settings):
     run: dict[str, Any]
     """What all runs have in common (`RunSettings`), but for method, labels, draw and seed."""
     methods: dict[str, dict[str, Any]]
-    """Name to `name` and all settings of the method."""
+    """Name to `name` and all settings of the method; of one's own the file's hash too."""
     labelled: tuple[str, ...] = Field(min_length=1)
     """Numbers or fractions of labelled groups, as `train --labelled` takes them."""
     runs: int = Field(default=DEFAULT_RUNS, ge=1)
@@ -104,6 +104,8 @@ def continued(settings: BenchSettings, out: Path) -> BenchSettings:
     if not path.exists():
         return settings
     before = BenchSettings.parse(yaml.safe_load(path.read_text(encoding="utf-8")), where=str(path))
+    for name, method in before.methods.items():
+        refuse_other_file(method, settings.methods.get(name, {}), out, f"--methods {name}=")
     was, now = ({**flat({"run": each.run}), **flat(each.methods)} for each in (before, settings))
     compared = [key for key in sorted(was | now) if key.startswith("run.") or (key in was and key in now)]
     changed = [f"{key}: {was.get(key)!r} -> {now.get(key)!r}" for key in compared if was.get(key) != now.get(key)]
@@ -148,13 +150,14 @@ def command(settings: RunSettings, folder: Path, device: str) -> list[str]:
     if not config.exists() or config.read_text(encoding="utf-8") != text:
         write_text(config, text)
     words = [sys.executable, "-m", "semiseg.cli", "train", settings.data.path, "--config", str(config)]
+    words += flags_for(settings.method["name"])
     return [*words, "--out", str(folder), "--resume", "--device", device, "--workers", "1", "--quiet"]
 
 
 def is_finished(folder: Path) -> bool:
     """Trained, and all its test scans scored."""
-    scores = folder / "scores"
-    return RunFolder(folder).result.exists() and (scores / MANIFEST).exists() and not (scores / "failed.csv").exists()
+    run = RunFolder(folder)
+    return run.finished and run.scored
 
 
 def bench_settings(

@@ -33,7 +33,7 @@ from semiseg.cli.flags import (
     Validation,
     Workers,
 )
-from semiseg.cli.values import assigned, listed, values_of
+from semiseg.cli.values import PlanFlags, ScanFlags, SettingsFlags, TrainingFlags, assigned, compared, listed, values_of
 from semiseg.progress import set_quiet
 
 
@@ -42,7 +42,8 @@ def bench(
     data: Data,
     out: Out,
     methods: Annotated[
-        str | None, typer.Option(help="Such as supervised,roam,equireg, or names from --config.")
+        str | None,
+        typer.Option(help="Such as supervised,roam,equireg, names from --config, or of your own: NAME=FILE:CLASS."),
     ] = None,
     labelled: Annotated[str | None, typer.Option(help="Numbers of labelled groups, such as 2,4,8.")] = None,
     runs: Annotated[int | None, typer.Option(min=1, help="Replicates: pairs of a draw and a seed.")] = None,
@@ -77,13 +78,21 @@ def bench(
     from semiseg.jobs.launchers import launcher_named
 
     set_quiet(quiet)
-    flags = {key: value for key, value in locals().items() if key not in ("labelled", "methods", "runs")}
-    values = values_of(config, set_, data, flags)
+    values = values_of(
+        SettingsFlags(recipe=recipe, config=config, assignments=set_),
+        ScanFlags(
+            path=data, layout=layout, classes=classes, unlabelled=unlabelled, val=val, test=test,
+            split_seed=split_seed,
+            labelled=None, draw=None,  # of each run
+            corrected=None, fold=None, transductive=None, strict=None,
+        ),
+        PlanFlags(file=plan, dims=dims, memory_gb=None),
+        TrainingFlags(method=None, steps=steps, precision=None, seed=None, init=None, score=None),
+    )  # fmt: skip
+    names, values = compared(methods, values)
     kept = values.pop("slurm", {})  # of a file that serves elsewhere too
     on_slurm = (kept if launcher == "slurm" else {}) | assigned(slurm, "--slurm")
-    settings = bench_settings(
-        values, methods=listed(methods), labelled=listed(labelled), runs=runs, upper_runs=upper_runs
-    )
+    settings = bench_settings(values, methods=names, labelled=listed(labelled), runs=runs, upper_runs=upper_runs)
     where = launcher_named(launcher, jobs, out / "slurm", device=device, scheduler=scheduler, slurm=on_slurm)
     if estimate:
         print(estimated(settings, out, where, device=device, workers=workers).text(where.at_once))

@@ -33,7 +33,7 @@ from semiseg.cli.flags import (
     Validation,
     Workers,
 )
-from semiseg.cli.values import settings_of
+from semiseg.cli.values import PlanFlags, ScanFlags, SettingsFlags, settings_of
 from semiseg.errors import UserError
 from semiseg.progress import set_quiet
 
@@ -97,7 +97,14 @@ def plan(
     from semiseg.experiments.experiment import plan_dataset
 
     set_quiet(quiet)
-    settings = settings_of(config, set_, data, locals())
+    settings = settings_of(
+        SettingsFlags(recipe=recipe, config=config, assignments=set_),
+        ScanFlags(
+            path=data, layout=layout, classes=classes, unlabelled=unlabelled, corrected=corrected, labelled=labelled,
+            val=val, test=test, fold=fold, draw=draw, split_seed=split_seed, transductive=transductive, strict=strict,
+        ),
+        PlanFlags(file=None, dims=dims, memory_gb=memory_gb),
+    )  # fmt: skip
     made = plan_dataset(settings, workers)
     if out.exists() and not overwrite and Plan.load(out) != made:
         raise UserError(
@@ -136,7 +143,15 @@ def prepare(
     from semiseg.experiments.experiment import prepare_dataset
 
     set_quiet(quiet)
-    cases = prepare_dataset(settings_of(config, set_, data, locals()), workers)
+    settings = settings_of(
+        SettingsFlags(recipe=recipe, config=config, assignments=set_),
+        ScanFlags(
+            path=data, layout=layout, classes=classes, unlabelled=unlabelled, corrected=corrected, labelled=labelled,
+            val=val, test=test, fold=fold, draw=draw, split_seed=split_seed, transductive=transductive, strict=strict,
+        ),
+        PlanFlags(file=plan, dims=dims, memory_gb=memory_gb),
+    )  # fmt: skip
+    cases = prepare_dataset(settings, workers)
     print(f"{len(cases)} cases prepared; training on them starts at once")
 
 

@@ -45,8 +45,8 @@ from semiseg.cli.flags import (
     Workers,
 )
 from semiseg.cli.paths import models_and_scans
-from semiseg.cli.sharing import shared_out
-from semiseg.cli.values import one_of, settings_of
+from semiseg.cli.sharing import SharingFlags, shared_out
+from semiseg.cli.values import PlanFlags, ScanFlags, SettingsFlags, TrainingFlags, one_of, settings_of
 from semiseg.progress import set_quiet
 
 
@@ -54,7 +54,9 @@ from semiseg.progress import set_quiet
 def train(
     data: Data,
     out: Out,
-    method: Annotated[str | None, typer.Option(help="supervised, roam or equireg.")] = None,
+    method: Annotated[
+        str | None, typer.Option(help="Such as supervised, roam, equireg, or FILE:CLASS of your own.")
+    ] = None,
     labelled: Labelled = None,
     unlabelled: Unlabelled = None,
     corrected: Corrected = None,
@@ -92,7 +94,15 @@ def train(
     from semiseg.experiments.score import score_run
 
     set_quiet(quiet)
-    settings = settings_of(config, set_, data, locals())
+    settings = settings_of(
+        SettingsFlags(recipe=recipe, config=config, assignments=set_),
+        ScanFlags(
+            path=data, layout=layout, classes=classes, unlabelled=unlabelled, corrected=corrected, labelled=labelled,
+            val=val, test=test, fold=fold, draw=draw, split_seed=split_seed, transductive=transductive, strict=strict,
+        ),
+        PlanFlags(file=plan, dims=dims, memory_gb=memory_gb),
+        TrainingFlags(method=method, steps=steps, precision=precision, seed=seed, init=init, score=score),
+    )  # fmt: skip
     if dry_run:
         about = load_recipe(settings.recipe).text() if settings.recipe else ""
         print(about + yaml.safe_dump(settings.resolved(), sort_keys=False), end="")
@@ -131,7 +141,9 @@ def predict(
     from semiseg.prediction.segment import segment
 
     set_quiet(quiet)
-    part, overwrite = shared_out(locals(), "overlay", "truth", "beside")
+    sharing = SharingFlags(shard=shard, launcher=launcher, jobs=jobs, scheduler=scheduler, slurm=slurm)
+    pictures = ("overlay", "truth", "beside")
+    part, overwrite = shared_out(sharing, context, out, overwrite=overwrite, device=device, at_the_end=pictures)
     models, scans = models_and_scans(paths)
     made = segment(
         models, scans, out, only=cases, checkpoint=one_of(checkpoint, "--checkpoint", ("best", "last")),
@@ -169,7 +181,8 @@ def evaluate(
     from semiseg.evaluation.evaluate import evaluate_folder
 
     set_quiet(quiet)
-    part, overwrite = shared_out(locals())
+    sharing = SharingFlags(shard=shard, launcher=launcher, jobs=jobs, scheduler=scheduler, slurm=slurm)
+    part, overwrite = shared_out(sharing, context, out, overwrite=overwrite)
     result = evaluate_folder(
         predictions, labels, out, classes=classes, tolerance_mm=tolerance_mm, workers=workers or 1,
         overwrite=overwrite, shard=part,

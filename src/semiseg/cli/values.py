@@ -1,49 +1,141 @@
-"""Flags and `--set` into settings."""
+"""Flags and `--set` into settings.
+
+Flags that several commands have travel in groups: a field for each flag, None where it was not given. No field has a
+default, so that a command that forgets one, or misspells it, does not pass the type checker.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from semiseg.errors import UserError
 
-_DATA_FLAGS = (
-    "layout",
-    "classes",
-    "unlabelled",
-    "labelled",
-    "val",
-    "test",
-    "fold",
-    "draw",
-    "split_seed",
-    "transductive",
-    "strict",
-)
-
-
-def settings_of(config: Path | None, assignments: list[str] | None, data: str, flags: dict[str, Any]) -> Any:
-    """Flags over --set over --config over a recipe over defaults."""
+if TYPE_CHECKING:
     from semiseg.experiments.run_settings import RunSettings
 
-    return RunSettings.parse(values_of(config, assignments, data, flags), where="")
+
+@dataclass(frozen=True, kw_only=True)
+class ScanFlags:
+    """Which scans, and what part each plays: the fields of `DataConfig` that have a flag."""
+
+    path: str
+    layout: str | None
+    classes: str | None
+    unlabelled: str | None
+    corrected: list[Path] | None
+    labelled: str | None
+    val: str | None
+    test: str | None
+    fold: str | None
+    draw: int | None
+    split_seed: int | None
+    transductive: bool | None
+    strict: bool | None
+
+    def settings(self) -> dict[str, Any]:
+        given = {f"data.{name}": value for name, value in vars(self).items()}
+        given["data.path"] = str(Path(self.path))  # without the slash that a shell's completion adds
+        given["data.corrected"] = [str(folder) for folder in self.corrected or ()] or None
+        return given
 
 
-def values_of(config: Path | None, assignments: list[str] | None, data: str, flags: dict[str, Any]) -> dict[str, Any]:
+@dataclass(frozen=True, kw_only=True)
+class PlanFlags:
+    """What the plan is made from."""
+
+    file: Path | None
+    dims: str | None
+    memory_gb: float | None
+
+    def settings(self) -> dict[str, Any]:
+        file = None if self.file is None else str(self.file)
+        return {"plan_file": file, "dims": self.dims, "memory_gb": self.memory_gb}
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingFlags:
+    """What is trained, and how. method: of `train`; a bench has several."""
+
+    method: str | None
+    steps: int | None
+    precision: str | None
+    seed: int | None
+    init: str | None
+    score: bool | None
+
+    def settings(self) -> dict[str, Any]:
+        training = {"training.steps": self.steps, "training.precision": self.precision}
+        return {**training, "seed": self.seed, "init": self.init, "score": self.score}
+
+
+@dataclass(frozen=True, kw_only=True)
+class SettingsFlags:
+    """Where every other setting comes from."""
+
+    recipe: str | None
+    config: Path | None
+    assignments: list[str] | None
+    """Of `--set`."""
+
+
+def settings_of(
+    sources: SettingsFlags, scans: ScanFlags, plan: PlanFlags, training: TrainingFlags | None = None
+) -> RunSettings:
+    """Flags over --set over --config over a recipe over defaults. A file that --method names is imported."""
+    from semiseg.experiments.run_settings import RunSettings
+
+    return RunSettings.parse(values_of(sources, scans, plan, training), where="")
+
+
+def values_of(
+    sources: SettingsFlags, scans: ScanFlags, plan: PlanFlags, training: TrainingFlags | None = None
+) -> dict[str, Any]:
     from semiseg.experiments.run_settings import read_settings
 
-    given = values_set(assignments)
-    given["data.path"] = str(Path(data))  # without the slash that a shell's completion adds
-    targets = {name: f"data.{name}" for name in _DATA_FLAGS}
-    targets |= {"method": "method.name", "steps": "training.steps", "precision": "training.precision"}
-    targets |= {name: name for name in ("recipe", "seed", "dims", "memory_gb", "init", "score")}
-    targets["plan"] = "plan_file"
-    if flags.get("corrected"):
-        given["data.corrected"] = [str(folder) for folder in flags["corrected"]]
-    for flag, key in targets.items():
-        if flags.get(flag) is not None:
-            given[key] = str(flags[flag]) if isinstance(flags[flag], Path) else flags[flag]
-    return read_settings(config, given)
+    flags = {"recipe": sources.recipe, **scans.settings(), **plan.settings()}
+    own = None
+    if training is not None:
+        from semiseg.methods.own import MethodFile, names_a_file
+
+        flags |= training.settings()
+        if training.method is not None and names_a_file(training.method):
+            own = MethodFile.read(training.method, "--method")
+        flags["method.name"] = own.name if own else training.method
+    given = values_set(sources.assignments) | {key: value for key, value in flags.items() if value is not None}
+    values = read_settings(sources.config, given)
+    if own:
+        values["method"]["file_sha256"] = own.load(values["method"].get("file_sha256"))
+    return values
+
+
+def compared(methods: str | None, values: Mapping[str, Any]) -> tuple[list[str] | None, dict[str, Any]]:
+    """The names in `--methods`, and `values` with those that are classes in files, which are imported."""
+    from semiseg.methods.own import BUILT_IN, MethodFile, names_a_file
+
+    described = values.get("methods") or {}
+    names = []
+    for word in listed(methods) or ():
+        name, equals, text = word.partition("=")
+        names.append(name)
+        if not equals and not names_a_file(word):
+            continue
+        if not equals or name in BUILT_IN:
+            raise UserError(f"--methods: got {word!r}, expected NAME=FILE:CLASS; choose a NAME of your own")
+        if not isinstance(described, Mapping):  # what it is instead, bench_settings tells
+            continue
+        file = MethodFile.read(text, f"--methods {name}=")
+        settings = described.get(name) or {}
+        if settings.get("name", file.name) != file.name:
+            raise UserError(
+                f"--methods {word}: got class {file.name}, expected {settings['name']}, as methods.{name}.name says; "
+                "choose another NAME"
+            )
+        loaded = {**settings, "name": file.name, "file_sha256": file.load(settings.get("file_sha256"))}
+        described = {**described, name: loaded}
+    return names or None, {**values, "methods": described}
 
 
 def listed(text: str | None) -> list[str] | None:

@@ -23,6 +23,7 @@ from semiseg.experiments.run_settings import DataConfig, RunSettings, method_set
 from semiseg.experiments.score import scored_names
 from semiseg.files import write_json
 from semiseg.methods import build_method
+from semiseg.methods.own import refuse_other_file
 from semiseg.models.model import build_network, checkpoint_weights, save_model, start_from
 from semiseg.models.volumes import reference_volumes
 from semiseg.processes import default_workers
@@ -251,13 +252,14 @@ def _say_windowed(splits: Splits, plan: Plan, workers: int) -> None:
 
 def _refuse_other_settings(folder: RunFolder, settings: RunSettings) -> None:
     # parsed, so that settings that came later have their defaults
-    before = flat(RunSettings.parse(folder.read_config(), where=str(folder.config)).resolved())
-    now = flat(settings.resolved())
-    given = settings.plan_file
-    if given and (given != before.get("plan_file") or Path(given).exists()):
+    begun, given = RunSettings.parse(folder.read_config(), where=str(folder.config)), settings.resolved()
+    refuse_other_file(begun.method, given["method"], folder.path, "--method ")
+    before, now = flat(begun.resolved()), flat(given)
+    file = settings.plan_file
+    if file and (file != before.get("plan_file") or Path(file).exists()):
         # the run has its plan: the file may be gone, or in another place (a bench that was moved), but not another plan
-        same = _plan_from_file(settings, given) == Plan.load(folder.plan)
-        before["plan_file"] = given if same else str(folder.plan)
+        same = _plan_from_file(settings, file) == Plan.load(folder.plan)
+        before["plan_file"] = file if same else str(folder.plan)
     changed = [
         f"{key}: {before.get(key)!r} -> {now.get(key)!r}"
         for key in sorted(before.keys() | now.keys())

@@ -16,7 +16,7 @@ from semiseg.data.plan import merged
 from semiseg.data.planning import Dims
 from semiseg.errors import UserError
 from semiseg.experiments.recipes import load_recipe
-from semiseg.methods import METHODS
+from semiseg.methods.own import file_of, method_named
 from semiseg.settings import WORD, Settings
 from semiseg.training.session import TrainingConfig
 
@@ -65,7 +65,7 @@ class RunSettings(Settings):
     """The published experiment that these settings began as (`semiseg.recipes`)."""
     data: DataConfig
     method: dict[str, Any] = Field(default_factory=lambda: {"name": "supervised"})
-    """`name`, and that method's settings (`semiseg.methods`)."""
+    """`name`, and that method's settings (`semiseg.methods`); `file_sha256` of one's own (`semiseg.methods.own`)."""
     training: TrainingConfig = TrainingConfig()
     plan: dict[str, Any] = Field(default_factory=dict)
     """Changes to the plan that is made, in the plan's own structure."""
@@ -87,15 +87,13 @@ class RunSettings(Settings):
         """Plain values, the method's defaults and presets written out."""
         values = self.model_dump(mode="json")
         name, config = method_settings(self)
-        return {**values, "method": {"name": name, **config}}
+        return {**values, "method": {"name": name, **file_of(name), **config}}
 
 
 def method_settings(settings: RunSettings) -> tuple[str, dict[str, Any]]:
     given = dict(settings.method)
-    name = given.pop("name", "supervised")
-    if name not in METHODS:
-        raise UserError(f"--method: got {name!r}, expected one of: {', '.join(METHODS)}")
-    return name, METHODS[name].Config.parse(given, where="method").model_dump(mode="json")
+    name, sha256 = str(given.pop("name", "supervised")), given.pop("file_sha256", None)
+    return name, method_named(name, sha256).Config.parse(given, where="method").model_dump(mode="json")
 
 
 def read_settings(config: Path | None, assignments: Mapping[str, Any]) -> dict[str, Any]:
