@@ -84,3 +84,16 @@ def test_file_then_assignments(tmp_path):
     path.write_text("a: [")
     with pytest.raises(UserError, match=r"run\.yaml.*expected a YAML file"):
         read_settings(path, {})
+
+
+def test_a_message_does_not_print_a_value_of_any_size():
+    """Ten levels of YAML aliases are ten thousand million values in 300 bytes; repr would not end."""
+    bomb: list[object] = ["lol"] * 9
+    for _ in range(10):
+        bomb = [bomb] * 9
+    with pytest.raises(UserError, match=r"seed: got \[+\.\.\.\]") as told:
+        RunSettings.parse({"data": {"path": "x"}, "seed": bomb}, where="")
+    assert len(str(told.value)) < 2000
+    with pytest.raises(UserError, match=r"seed: got 'aaa.*\.\.\..*aaa'") as told:
+        RunSettings.parse({"data": {"path": "x"}, "seed": "a" * 100000}, where="")
+    assert len(str(told.value)) < 400

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
+from reprlib import Repr
 from typing import Any, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, model_validator
@@ -12,6 +13,12 @@ from semiseg.errors import UserError
 
 WORD = BeforeValidator(lambda value: str(value) if type(value) in (int, float) else value)
 """For a choice among words of which some look like numbers: YAML reads `dims: 2` as a number."""
+
+
+_SHORT = Repr()
+_SHORT.maxlevel, _SHORT.maxdict, _SHORT.maxlist, _SHORT.maxtuple = 2, 8, 8, 8
+_SHORT.maxstring = _SHORT.maxother = 200
+"""A value in a message. Ten nested levels of YAML's aliases are ten thousand million values."""
 
 
 class Settings(BaseModel):
@@ -67,7 +74,7 @@ def _sentence(model: type[BaseModel], problem: Any, where: str) -> str:
     message = problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "value_error":  # a rule of our own, which says what it got
         return f"{key}: {message}"
-    return f"{key}: got {problem.get('input')!r}, {message[:1].lower()}{message[1:]}"
+    return f"{key}: got {_SHORT.repr(problem.get('input'))}, {message[:1].lower()}{message[1:]}"
 
 
 def _fields_at(model: type[BaseModel], path: list[str]) -> list[str]:

@@ -1,0 +1,86 @@
+"""What the command line makes of mistakes that no reader caught: one line on standard error, and an exit code."""
+
+import errno
+import subprocess
+import sys
+
+import pytest
+import torch
+from support.command_line import semiseg
+
+from semiseg.cli.entry import LONGEST
+from semiseg.errors import InputError
+
+
+def raised(monkeypatch, error):
+    """The exit code and standard error of a command in which this is raised."""
+
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr("semiseg.models.layers.list_layers", fail)
+    code, out, err = semiseg("layers", "unet")
+    assert out == ""
+    assert err.startswith("error: ")
+    assert "Traceback" not in err
+    return code, err
+
+
+MEMORY = [
+    MemoryError(),
+    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB"),
+    RuntimeError("[enforce fail at alloc_cpu.cpp:124] . DefaultCPUAllocator: can't allocate memory: you tried"),
+    RuntimeError("Storage size calculation overflowed with sizes=[2, 1073741824]"),
+]
+
+
+@pytest.mark.parametrize("error", MEMORY)
+def test_memory_that_ran_out_says_what_to_lower(monkeypatch, error):
+    code, err = raised(monkeypatch, error)
+    assert code == 6
+    assert "out of memory" in err
+    assert "lower --memory-gb, plan.batch or --workers" in err
+
+
+def test_a_full_disk_names_the_file(monkeypatch):
+    code, err = raised(monkeypatch, OSError(errno.ENOSPC, "No space left on device", "run/last.safetensors"))
+    assert code == 2
+    assert "run/last.safetensors: got 'No space left on device'" in err
+
+
+def test_nested_too_deeply(monkeypatch):
+    assert raised(monkeypatch, RecursionError())[0] == 3
+
+
+def test_names_that_are_not_utf8(monkeypatch):
+    code, err = raised(monkeypatch, UnicodeEncodeError("utf-8", "caf\udce9.nii.gz", 3, 4, "surrogates not allowed"))
+    assert code == 3
+    assert "got the name 'caf\\udce9.nii.gz', which is not UTF-8" in err
+    code, err = raised(monkeypatch, InputError("caf\udce9.nii.gz: got no volume"))
+    assert code == 3
+    assert "caf\\udce9.nii.gz: got no volume" in err
+
+
+def test_a_message_has_an_end(monkeypatch):
+    _, err = raised(monkeypatch, InputError("x" * 10**6))
+    assert len(err) < LONGEST + 100
+    assert "(1000000 characters in all)" in err
+
+
+def test_a_defect_of_ours_is_not_hidden(monkeypatch):
+    def fail(*_, **__):
+        raise RuntimeError("something else")
+
+    monkeypatch.setattr("semiseg.models.layers.list_layers", fail)
+    monkeypatch.setattr(sys, "argv", ["semiseg", "layers", "unet"])
+    from semiseg.cli import main
+
+    with pytest.raises(RuntimeError, match="something else"):
+        main()
+
+
+def test_a_network_far_too_wide_is_told_as_memory():
+    words = [sys.executable, "-m", "semiseg.cli", "layers", "unet", "--set", "network.widths=[1000000000000,2]"]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 6, done.stderr
+    assert done.stderr.startswith("error: out of memory")
