@@ -29,6 +29,11 @@ def test_kl_equals_torch_and_is_zero_for_equal_distributions():
     assert torch.isfinite(losses.kl(certain, torch.randn(1, 2))).all()  # 0 log 0 is 0
 
 
+def test_a_voxel_that_is_not_annotated_counts_as_background():
+    expected = torch.tensor([[[1.0, 0.0], [0.0, 0.0], [0.0, 1.0]]])
+    assert torch.equal(losses.one_hot(torch.tensor([[IGNORE, 2]]), 3), expected)
+
+
 def test_squared_error_by_hand():
     target, p = torch.tensor([[1.0, 0.0]]), torch.tensor([[0.7, 0.3]])
     torch.testing.assert_close(losses.squared_error(target, logits_of(p)), torch.tensor([0.18]))
@@ -41,6 +46,8 @@ def test_soft_dice_by_hand_and_for_perfect_soft_targets():
     p = torch.tensor([[[0.5, 0.5, 0.5, 0.5], [0.5, 0.5, 0.5, 0.5]]])
     # foreground: 2 * (0.5 + 0.25) / (4 * 0.25 + 1 + 0.25)
     assert float(losses.soft_dice(target, logits_of(p), valid)) == pytest.approx(1 - 1.5 / 2.25)
+    half = torch.full((1, 2, 1), 0.5)  # a single voxel, whose squares add up to less than one
+    assert float(losses.soft_dice(half, half * 0, valid[:, :1])) == pytest.approx(0, abs=1e-5)
 
 
 def test_soft_dice_does_not_take_the_tails_of_a_guess_for_a_class():
@@ -63,6 +70,14 @@ def test_soft_dice_leaves_out_absent_classes_and_ignored_voxels():
     nothing = losses.soft_dice(losses.one_hot(label * 0, 3), wrong_where_ignored.requires_grad_(), valid)
     nothing.backward()
     assert float(nothing.detach()) == 0
+
+
+def test_a_batch_without_an_annotated_voxel_costs_nothing_and_teaches_nothing():
+    logits = torch.randn(2, 3, 4, requires_grad=True)
+    loss = losses.supervised(logits, torch.full((2, 4), IGNORE))
+    loss.backward()
+    assert float(loss.detach()) == 0
+    assert torch.equal(logits.grad, torch.zeros_like(logits))
 
 
 def test_masked_mean_selects():

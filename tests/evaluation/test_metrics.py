@@ -1,4 +1,5 @@
 import warnings
+from dataclasses import FrozenInstanceError
 
 import numpy as np
 import pytest
@@ -86,6 +87,8 @@ def test_a_mask_against_itself_is_perfect():
     assert (scores.dice, scores.iou, scores.surface_dice) == (1, 1, 1)
     assert (scores.hd95_mm, scores.hausdorff_mm, scores.assd_mm, scores.msd_mm) == (0, 0, 0, 0)
     assert scores.truth_ml == pytest.approx(4 * 7 * 2 * 0.010)
+    with pytest.raises(FrozenInstanceError):
+        scores.dice = 0.5
 
 
 @pytest.mark.parametrize(
@@ -161,6 +164,8 @@ def test_agrees_with_monai():
         (np.zeros((4, 4), bool), (1, np.nan), 1.0, "expected 2 positive lengths"),
         (np.zeros((4, 4), bool), (1, 1), -1.0, "tolerance_mm: got -1.0, expected a length of 0 mm or more"),
         (np.zeros((4, 4), bool), (1, 1), np.nan, "tolerance_mm: got nan"),
+        (np.zeros((4, 4), bool), (1, 1), np.inf, "tolerance_mm: got inf"),
+        (np.zeros((4, 4), bool), (1, np.inf), 1.0, "expected 2 positive lengths"),
     ],
 )
 def test_senseless_input_is_explained(prediction, spacing, tolerance, message):

@@ -1,5 +1,7 @@
 import numpy as np
+import pytest
 import torch
+from matplotlib.figure import Figure
 from PIL import Image
 
 from semiseg.colours import PALETTE
@@ -28,6 +30,17 @@ def test_a_tile_tints_labels_and_leaves_the_rest_grey():
     assert np.abs(pixels[0, 0] - (0.45 * 255 + 0.55 * PALETTE[1])).max() <= 1
 
 
+def test_a_tile_is_black_below_the_first_percentile_and_white_above_the_99th():
+    pixels = tile(np.arange(100.0, 201.0)[:, None], None)
+    assert pixels.shape == (3, 103, 3)
+    assert (pixels[0] == 64).all()
+    assert (pixels[:, 0] == 64).all()
+    row = pixels[1, 1:-1, 0][::-1].astype(int)
+    assert row[[0, 1, 99, 100]].tolist() == [0, 0, 255, 255]
+    assert row[[20, 50]].tolist() == [49, 127]  # (120 - 101) / (199 - 101) * 255, (150 - 101) / (199 - 101) * 255
+    assert (tile(np.full((4, 4), 7.0), None)[1:-1, 1:-1] == 0).all()
+
+
 def test_rows_of_pictures(tmp_path):
     for dims in (2, 3):
         size = (8,) * dims
@@ -52,3 +65,48 @@ def test_progress_is_drawn_with_and_without_validation(tmp_path):
     one, other = (np.asarray(Image.open(tmp_path / name).convert("L")) for name in ("a.png", "b.png"))
     assert one.shape == other.shape
     assert (one != other).any()
+
+
+@pytest.fixture
+def drawn(monkeypatch, tmp_path):
+    """The axes that a log is drawn in: of the loss terms, of the Dice."""
+
+    def of(log):
+        figures = []
+        save = Figure.savefig
+        with monkeypatch.context() as patched:
+            patched.setattr(Figure, "savefig", lambda self, *_, **__: (figures.append(self), save(self, *_, **__)))
+            draw_progress(log, tmp_path / "progress.png")
+        (figure,) = figures
+        return figure.axes
+
+    return of
+
+
+def test_a_curve_for_every_term_and_every_class(drawn, tmp_path):
+    """Terms and classes may come later, or be left out of a line."""
+    left, right = drawn(
+        [
+            {"step": 1, "kind": "train", "terms": {"supervised": 0.5}},
+            {"step": 2, "kind": "train", "terms": {"supervised": 0.25, "consistency": 0.125}},
+            {"step": 2, "kind": "validation", "dice": {"ball": 0.5}},
+            {"step": 4, "kind": "validation", "dice": {"ball": 0.75, "cube": 0.25}},
+        ]
+    )
+    curves = [{line.get_label(): line.get_xydata().tolist() for line in axes.lines} for axes in (left, right)]
+    assert curves == [
+        {"supervised": [[1, 0.5], [2, 0.25]], "consistency": [[2, 0.125]]},
+        {"ball": [[2, 0.5], [4, 0.75]], "cube": [[4, 0.25]]},
+    ]
+    assert (left.get_xlabel(), left.get_ylabel()) == ("step", "weighted loss term")
+    assert (right.get_xlabel(), right.get_ylabel()) == ("step", "validation Dice")
+    assert (left.get_ylim()[0], right.get_ylim()) == (0, (0, 1))
+    assert {line.get_marker() for line in right.lines} == {"."}  # one validation is seen too
+    assert np.asarray(Image.open(tmp_path / "progress.png")).shape[:2] == (340, 900)
+
+
+@pytest.mark.parametrize(("classes", "named"), [(0, False), (1, True), (12, True), (13, False)])
+def test_up_to_twelve_curves_are_named(drawn, classes, named):
+    dice = {f"structure {k}": 0.5 for k in range(classes)}
+    _, right = drawn([{"step": 1, "kind": "validation", "dice": dice}])
+    assert (right.get_legend() is not None) == named

@@ -1,5 +1,7 @@
 """The weak augmentation moves everything on a batch together."""
 
+from dataclasses import replace
+
 import torch
 
 from semiseg.draws import Draws
@@ -45,6 +47,29 @@ def test_the_same_draws_change_alike_and_intensity_leaves_labels_alone():
 
 def test_probability_zero_returns_the_batch():
     batch = batch_of()
+    batch = replace(batch, image=torch.randn(3, 1, 16, 16), unlabelled=torch.randn(2, 1, 16, 16))
     nothing = Augmentation(warp=WarpConfig(probability=0), intensity=IntensityConfig())
     for name, value in vars(augment(batch, nothing, Draws(0, 0))).items():
         assert name == "spacing_mm" or torch.equal(value, getattr(batch, name))
+
+
+def test_the_default_is_the_weak_augmentation_that_the_benchmarks_had():
+    assert vars(Augmentation().warp) == {
+        "probability": 0.8,
+        "rotate_deg": 20,
+        "scale": (0.8, 1.25),
+        "shear_deg": 5,
+        "shift": 0.08,
+        "elastic": 0.02,
+        "smooth": 0.12,
+        "flip": (),
+        "at_least": 0,
+    }
+    assert vars(Augmentation().intensity) == {
+        "probability": 0.3,
+        "contrast": 0.3,
+        "brightness": 0.2,
+        "gamma": 0.3,
+        "noise": 0.15,
+        "blur": 0.8,
+    }

@@ -1,4 +1,5 @@
 import math
+from dataclasses import FrozenInstanceError
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ from hypothesis import strategies as st
 from semiseg.errors import UserError
 from semiseg.methods.equireg import EquiRegConfig
 from semiseg.methods.strong import PUBLISHED_WARP
-from semiseg.transforms.warp import Warp, WarpConfig, _choose_parts
+from semiseg.transforms.warp import Warp, WarpConfig, _choose_parts, _spline_basis
 from semiseg.types import IGNORE
 
 SIZES = {2: (9, 12), 3: (5, 8, 7)}
@@ -84,12 +85,36 @@ def test_a_rotation_is_one_in_millimetres_not_in_voxels():
     assert float((grid - rest).abs().max()) > 1
 
 
+def test_a_rotation_in_3d_turns_in_every_plane():
+    """In a cube the grid's corners tell the matrix: its columns are of length one, and no entry stays zero."""
+    warp = draw(WarpConfig(rotate_deg=40), (5, 5, 5), batch=40)
+    corner, ends = warp.grid[:, 0, 0, 0], (warp.grid[:, 4, 0, 0], warp.grid[:, 0, 4, 0], warp.grid[:, 0, 0, 4])
+    matrix = torch.stack([(end - corner) / 2 for end in ends], dim=2)
+    torch.testing.assert_close(matrix.mT @ matrix, torch.eye(3).expand(40, 3, 3), atol=1e-5, rtol=0)
+    torch.testing.assert_close(matrix.det(), torch.ones(40))
+    mean = matrix.abs().mean(0)
+    assert float(mean[~torch.eye(3, dtype=torch.bool)].min()) > 0.2
+    assert float(mean.diagonal().min()) > 0.7
+
+
 def test_magnification_enlarges_and_shift_is_a_share_of_the_side():
     double = draw(WarpConfig(scale=(2.0, 2.0)), (9, 9))
     assert float(double.grid.abs().max()) == pytest.approx(0.5)
     shifts = (draw(WarpConfig(shift=0.25), (9, 9), batch=200).grid - draw(WarpConfig(), (9, 9), batch=200).grid) / 2
     assert float(shifts.abs().max()) <= 0.25
     assert float(shifts.abs().max()) > 0.2
+
+
+@pytest.mark.parametrize("pitches", [1.0, 2.5, 6.0])
+def test_splines_are_those_of_cubic_interpolation(pitches):
+    """Every row sums to one, and a straight line through the knots is met: none is missing at either end."""
+    basis = _spline_basis(7, pitches)
+    torch.testing.assert_close(basis.sum(1), torch.ones(7))
+    knots = torch.arange(basis.shape[1]) - 1.0
+    torch.testing.assert_close(basis @ knots, torch.linspace(0, pitches, 7), atol=1e-5, rtol=0)
+    torch.testing.assert_close(basis[0, :4], torch.tensor([1 / 6, 2 / 3, 1 / 6, 0]))
+    halfway = _spline_basis(3, 1.0)[1]
+    torch.testing.assert_close(halfway[:4], torch.tensor([1, 23, 23, 1]) / 48)
 
 
 @pytest.mark.parametrize("size", [(60, 80), (30, 40, 24)])
@@ -196,6 +221,21 @@ def test_a_sample_gets_exactly_the_parts_that_were_chosen_for_it(part, only):
         alone = chosen[part] == 0
         assert torch.equal(shifted[alone], chosen[f"shift {axis}"][alone] == 1)
     assert 5 < int(constant.sum()) < 35
+
+
+@pytest.mark.parametrize("at_least", [0, 3])
+def test_a_warp_depends_on_its_generator_alone(at_least):
+    config = EVERY_PART.model_copy(update={"probability": 0.5, "at_least": at_least})
+    one, same, other = (draw(config, (9, 12), batch=20, seed=seed).grid for seed in (0, 0, 1))
+    assert torch.equal(one, same)
+    assert not torch.equal(one, other)
+
+
+def test_a_warp_is_a_value():
+    warp = draw(STRONG, (5, 6))
+    with pytest.raises(FrozenInstanceError):
+        warp.grid = warp.grid.clone()
+    assert warp != Warp(warp.grid)  # no two draws are compared voxel by voxel
 
 
 def test_chosen_parts_of_no_size_return_the_input():
