@@ -1,11 +1,18 @@
 import pytest
 
-from semiseg.schedules import annealing_threshold, learning_rate, ramp
+from semiseg.schedules import annealing_threshold, learning_rate, ramp, sigmoid_ramp
 
 
 def test_ramp():
     assert [ramp(p, 0.2, 0.6) for p in (0.0, 0.2, 0.4, 0.6, 1.0)] == pytest.approx([0, 0, 0.5, 1, 1])
     assert [ramp(p, 0.3, 0.3) for p in (0.29, 0.3)] == [0, 1]
+
+
+def test_sigmoid_ramp():
+    """By hand: exp(-5) at the start, exp(-5/4) half way, and nothing before."""
+    values = [sigmoid_ramp(p, 0.2, 0.6) for p in (0.19, 0.2, 0.4, 0.6, 1.0)]
+    assert values == pytest.approx([0, 0.0067379, 0.2865048, 1, 1], rel=1e-5)
+    assert [sigmoid_ramp(p, 0.3, 0.3) for p in (0.29, 0.3)] == [0, 1]
 
 
 def test_learning_rate():

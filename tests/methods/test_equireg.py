@@ -1,8 +1,25 @@
 import dataclasses
 import math
 
+import numpy as np
 import pytest
 import torch
+from reference import equireg as oracle
+from reference.voxels import pasted, softmax, supervised
+from support.oracles import (
+    INTENSITY,
+    array,
+    assert_splits,
+    assert_terms,
+    both,
+    box_of,
+    logits_of,
+    method_under_test,
+    mirrors_and_shifts,
+    ragged_batch,
+    source_of,
+    tensor,
+)
 from support.toys import batch_of, method_of
 
 from semiseg import losses
@@ -10,7 +27,10 @@ from semiseg.draws import Draws
 from semiseg.methods import build_method
 from semiseg.methods.equireg import EquiRegConfig
 from semiseg.methods.method import without_learned
-from semiseg.transforms.warp import WarpConfig
+from semiseg.schedules import annealing_threshold
+from semiseg.transforms.intensity import Intensity
+from semiseg.transforms.mixing import Box
+from semiseg.transforms.warp import Warp, WarpConfig
 from semiseg.types import IGNORE
 
 
@@ -93,3 +113,82 @@ def test_the_published_settings_are_those_of_the_thesis():
     torch.testing.assert_close(method(batch, Draws(0, 0), 0.5).terms["supervised"], cross_entropy)
     config = EquiRegConfig(preset="2020", dice=True)
     assert config.dice
+
+
+CONFIDENCE, TEMPERATURE = 0.9, 0.6
+
+
+@both
+@pytest.mark.parametrize("on_labelled", [False, True])
+@pytest.mark.parametrize("warp_logits", [False, True])
+def test_terms(dims, on_labelled, warp_logits):
+    """Mirrors and shifts, so that probabilities and logits are warped alike; the average is the teacher."""
+    method = method_under_test(
+        "equireg",
+        dims,
+        warp=mirrors_and_shifts(dims),
+        warp_logits=warp_logits,
+        intensity=INTENSITY,
+        cutmix=0.9,
+        confidence=CONFIDENCE,
+        temperature=TEMPERATURE,
+        weight=2.0,
+        annealing="linear",
+        on_labelled=on_labelled,
+    )
+    batch, draws = ragged_batch(dims), Draws(3, 4)
+    u, inside, strong = batch.unlabelled, array(batch.inside), draws.within("strong")
+    if on_labelled:
+        u, inside = torch.cat([batch.image, u]), np.concatenate([array(batch.label) != IGNORE, inside])
+    source = source_of(Warp.draw(u.shape, method.config.warp, batch.spacing_mm, strong.of("warp")))
+    assert (source < 0).any()
+    target, valid = oracle.target_of(logits_of(method.average, u), inside, source, TEMPERATURE)
+    view = tensor(oracle.moved(array(u), source))
+    view = array(Intensity.draw(u.shape, method.config.intensity, strong.of("intensity"))(view))
+    partner, box = box_of(Box.draw(u.shape, (0.02, 0.4), 0.9, strong.of("box")))
+    view, target, valid = (pasted(x, x[partner], box) for x in (view, target, valid))
+    assert_splits((target.max(1) >= CONFIDENCE)[valid].mean())
+    assert_splits(valid.mean())
+    labelled = logits_of(method.network, batch.image)
+    left = oracle.without_learned(array(batch.label), labelled, annealing_threshold(0.5, "linear", 3))
+    expected = {
+        "supervised": supervised(labelled, left),
+        "consistency": oracle.consistency(target, logits_of(method.network, view), valid, CONFIDENCE, 2.0),
+    }
+    assert_terms(method(batch, draws, 0.5).terms, expected)
+
+
+@both
+@pytest.mark.parametrize("warp_logits", [False, True])
+def test_what_is_interpolated_is_the_probabilities_unless_told(dims, warp_logits):
+    method = method_under_test(
+        "equireg",
+        dims,
+        warp={"rotate_deg": 30},
+        warp_logits=warp_logits,
+        intensity={"probability": 0},
+        cutmix=0.0,
+        confidence=0.0,
+    )
+    batch, draws = ragged_batch(dims), Draws(3, 4)
+    u = batch.unlabelled
+    warp = Warp.draw(u.shape, method.config.warp, batch.spacing_mm, draws.within("strong").of("warp"))
+    guess = logits_of(method.average, u)
+    target = softmax(array(warp(tensor(guess)))) if warp_logits else array(warp(tensor(softmax(guess))))
+    valid = array(warp.mask(batch.inside))
+    expected = oracle.consistency(target, logits_of(method.network, warp(u)), valid)
+    assert float(method(batch, draws, 0.5).terms["consistency"].detach()) == pytest.approx(expected, rel=1e-4)
+
+
+def test_every_step_has_its_own_noise():
+    """Nothing but noise of one size is drawn: two steps differ by the noise itself."""
+    noise = {"probability": 1.0, "noise": 0.5, "contrast": 0, "brightness": 0, "gamma": 0, "blur": 0}
+    alone = {"warp": {"probability": 0}, "cutmix": 0.0, "confidence": 0.0, "intensity": noise}
+    method, batch = method_under_test("equireg", 2, **alone), ragged_batch(2)
+    seen = []
+    method.network.get_submodule("input").register_forward_hook(lambda _m, _i, output: seen.append(output))
+    for step in (0, 1):
+        method(batch, Draws(0, step), 0.5)
+    first, second = ((views - batch.unlabelled).flatten() for views in (seen[1], seen[3]))
+    assert float(first.abs().mean()) > 0.05
+    assert abs(float(torch.corrcoef(torch.stack([first, second]))[0, 1])) < 0.3

@@ -1,10 +1,28 @@
 """ROAM: image, guess and validity of a strong view move alike; guesses over several views; MixMatch."""
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
+from reference import equireg
+from reference import roam as oracle
+from reference.voxels import pasted
+from support.oracles import (
+    INTENSITY,
+    array,
+    assert_splits,
+    assert_terms,
+    both,
+    box_of,
+    logits_of,
+    method_under_test,
+    mirrors_and_shifts,
+    ragged_batch,
+    source_of,
+    tensor,
+)
 from support.toys import all_inside, batch_of, method_of
 
 from semiseg.draws import Draws
@@ -14,8 +32,8 @@ from semiseg.methods.roam import Roam, RoamConfig
 from semiseg.networks.editable import layer_named
 from semiseg.networks.frozen import forward_frozen
 from semiseg.transforms.intensity import Intensity
-from semiseg.transforms.mixing import Mix, sharpen
-from semiseg.transforms.warp import WarpConfig
+from semiseg.transforms.mixing import Box, Mix, sharpen
+from semiseg.transforms.warp import Warp, WarpConfig
 
 ALONE = {"ema": 0.0, "layers": ["input"], "mix_skips": False, "ramp_end": 0.0, "weight": 1.0}
 
@@ -140,3 +158,86 @@ def test_no_skip_leads_around_the_default_layers():
         assert network.edits_at(layer, abs).keys() == {layer}
     deeper = layer_named(network, "2")
     assert len(network.edits_at(deeper, abs)) > 1
+
+
+CONFIDENCE, TEMPERATURE = 0.85, 0.6
+
+
+def split_at(network, layer):
+    """The network before the mixed layer, for one image: what the layer puts out and the skips that lead around it;
+    and after it: logits."""
+    stages, decoder, head = network.encoder.stages, network.decoder, network.head
+
+    def before(image):
+        with torch.no_grad():
+            features = network.encoder(tensor(image)[None])
+            if layer == "input":
+                return image[None], []
+            if layer == "last":
+                return array(decoder(features)), []
+            level = int(layer) - 1
+            return array(features[level]), [array(skip) for skip in features[:level]]
+
+    def after(hidden, skips):
+        with torch.no_grad():
+            h = tensor(hidden)
+            if layer == "last":
+                return array(head(h))[0]
+            if layer == "input":
+                return array(network(h))[0]
+            features = [*map(tensor, skips), h]
+            for stage in stages[len(features) :]:
+                features.append(stage(features[-1]))
+            return array(head(decoder(features)))[0]
+
+    return before, after
+
+
+@both
+@pytest.mark.parametrize("layer", ["input", "1", "2", "3", "last"])
+@pytest.mark.parametrize(("mix_skips", "per_sample"), [(True, False), (False, True)])
+def test_terms(dims, layer, mix_skips, per_sample):
+    method = method_under_test(
+        "roam",
+        dims,
+        layers=[layer],
+        mix_skips=mix_skips,
+        per_sample=per_sample,
+        warp=mirrors_and_shifts(dims),
+        intensity=INTENSITY,
+        cutmix=0.9,
+        confidence=CONFIDENCE,
+        temperature=TEMPERATURE,
+        weight=3.0,
+    )
+    batch, draws = ragged_batch(dims), Draws(3, 7)
+    u, strong, labelled = batch.unlabelled, draws.within("strong"), len(batch.image)
+    source = source_of(Warp.draw(u.shape, method.config.warp, batch.spacing_mm, strong.of("warp")))
+    guess = equireg.moved(oracle.guess([logits_of(method.average, u)], TEMPERATURE), source)
+    view, inside = equireg.moved(array(u), source), equireg.moved_mask(array(batch.inside), source)
+    view = array(Intensity.draw(u.shape, method.config.intensity, strong.of("intensity"))(tensor(view)))
+    partner, box = box_of(Box.draw(u.shape, (0.02, 0.4), 0.9, strong.of("box")))
+    view, guess, inside = (pasted(x, x[partner], box) for x in (view, guess, inside))
+    mix = Mix.draw(labelled + len(u), 0.75, draws.of("mix"), per_sample)
+    partner, share = mix.partner.tolist(), array(mix.share)
+    assert any(other >= labelled for other in partner[:labelled])
+    assert any(labelled <= other != row for row, other in enumerate(partner[labelled:], labelled))
+    assert share.min() < 0.9
+    logits = oracle.forward(
+        *split_at(method.network, layer), np.concatenate([array(batch.image), view]), partner, share, mix_skips
+    )
+    assert_splits((guess.max(1) >= CONFIDENCE)[inside].mean())
+    expected = oracle.terms(np.stack(logits), array(batch.label), guess, partner, share, 3.0 * 0.5, inside, CONFIDENCE)
+    objective = method(batch, draws, 0.5)
+    assert_terms(objective.terms, expected)
+    alone = oracle.terms(np.stack(logits), array(batch.label), guess, partner, share, 1.5, inside, 0.0)
+    assert objective.terms["consistency"] < alone["consistency"]  # the threshold left something out
+
+
+def test_layers_are_drawn_evenly_and_the_last_one_too():
+    method = method_under_test("roam", 2, layers=["input", "2", "last"])
+    mix = Mix(torch.arange(2), torch.ones(2))
+    drawn = Counter(frozenset(method.edits(mix, Draws(0, step).of("layer"))) for step in range(300))
+    edited_together = [{"input"}, {"encoder.stages.1", "encoder"}, {"decoder.stages.1"}]
+    assert drawn.keys() == {*map(frozenset, edited_together)}
+    assert min(drawn.values()) > 70

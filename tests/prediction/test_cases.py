@@ -20,7 +20,6 @@ from semiseg.models.model import LoadedModel
 from semiseg.models.windows import predict_probabilities
 from semiseg.prediction import cases as module
 from semiseg.prediction.cases import predict_cases
-from semiseg.transforms.components import largest_pieces
 
 CLASSES = {"background": 0, "left": 17, "right": 530}
 LOW, HIGH = 10.0, 20.0
@@ -294,18 +293,6 @@ def test_tables_and_manifest(tmp_path):
     assert manifest["requested"] == ["scan"]
     assert manifest["outputs"] == ["scan.nii.gz", "labels.json", "labels.txt", "labels.ctbl"]
     assert list(manifest["inputs"].values()) == [file_hash(case.images[0])]
-
-
-def test_largest_pieces():
-    index = np.zeros((6, 6, 1), np.int16)
-    index[0:2, 0:2] = 1
-    index[4, 4] = 1
-    index[2, 2] = 1  # touches the first piece by an edge only
-    index[5, 0:2] = 2
-    kept = largest_pieces(index)
-    assert kept.sum() == 4 * 1 + 2 * 2
-    assert (kept[0:2, 0:2] == 1).all()
-    assert (kept[5, 0:2] == 2).all()
 
 
 def test_keep_largest(tmp_path):

@@ -4,7 +4,7 @@ from dataclasses import FrozenInstanceError
 import pytest
 import torch
 
-from semiseg.transforms.intensity import Intensity, IntensityConfig
+from semiseg.transforms.intensity import Intensity, IntensityConfig, clipped_noise
 
 EVERYTHING = IntensityConfig(probability=1, contrast=0.4, brightness=0.3, gamma=0.4, noise=0.2, blur=1.0)
 
@@ -108,3 +108,26 @@ def test_sizes():
     blurred = draw(IntensityConfig(probability=1, blur=1.0), x.shape)(x)
     torch.testing.assert_close(blurred.mean((2, 3)), x.mean((2, 3)), atol=0.15, rtol=0)
     assert float(blurred.std()) < 0.75
+
+
+def correlation(first, second):
+    return float(torch.corrcoef(torch.stack([first.flatten(), second.flatten()]))[0, 1])
+
+
+def test_every_draw_has_noise_of_its_own():
+    x = torch.zeros(4, 1, 32, 32)
+    alone = IntensityConfig(probability=1, noise=0.2)
+    first, second = (draw(alone, x.shape, seed)(x) for seed in (0, 1))
+    assert float(first.abs().mean()) > 0.01
+    assert abs(correlation(first, second)) < 0.1
+    assert abs(correlation(first[0], first[1])) < 0.15  # and every sample
+
+
+def test_clipped_noise_is_drawn_anew_and_cut_at_twice_its_deviation():
+    x = torch.randn(4, 1, 32, 32)
+    first, again, second = (clipped_noise(x, 0.1, torch.Generator().manual_seed(k)) - x for k in (0, 0, 1))
+    assert torch.equal(first, again)
+    assert abs(correlation(first, second)) < 0.1
+    assert 0.19 < float(first.abs().max()) < 0.2001
+    assert abs(float(first.std()) - 0.1) < 0.01
+    assert torch.equal(clipped_noise(x, 0.0, torch.Generator()), x)

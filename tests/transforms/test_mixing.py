@@ -63,6 +63,23 @@ def test_box_on_a_hidden_layer_is_the_box_at_its_resolution():
     )
 
 
+@pytest.mark.parametrize("size", [(20, 24), (12, 16, 10)])
+def test_a_box_of_the_partners_that_it_is_told_for_images_and_labels(size):
+    partner = torch.tensor([2, 2, 0])
+    box = Box.draw((3, 1, *size), (0.3, 0.3), 1.0, generator(), partner)
+    assert box.partner is partner
+    assert torch.equal(box.where, Box.draw((3, 1, *size), (0.3, 0.3), 1.0, generator()).where)
+    label = torch.arange(3).reshape(3, *[1] * len(size)).expand(3, *size)
+    pasted = box.labels(label)
+    assert pasted.dtype == label.dtype
+    for row, other in enumerate(partner.tolist()):
+        assert (pasted[row][box.where[row]] == other).all()
+        assert (pasted[row][~box.where[row]] == row).all()
+    assert torch.equal(pasted, box(label[:, None].float())[:, 0].long())
+    ignored = torch.where(label == 2, -100, label)
+    assert torch.equal(box.labels(ignored) == -100, pasted == 2)
+
+
 def test_box_probability():
     boxes = Box.draw((400, 1, 8, 8), (0.1, 0.4), 0.25, generator()).where.flatten(1).any(1)
     assert 0.18 < float(boxes.float().mean()) < 0.32

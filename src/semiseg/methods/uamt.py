@@ -53,7 +53,7 @@ class UAMT(SemiSupervised):
 
     def __init__(self, network: nn.Module, config: UAMTConfig) -> None:
         super().__init__(network, config)
-        self.layers = [layer_named(network, name) for name in config.dropout_layers]
+        self.layers = [layer_named(network, name, "method.dropout_layers") for name in config.dropout_layers]
 
     def objective(self, batch: Batch, draws: Draws, progress: float) -> Objective:
         u, config = batch.unlabelled, self.config

@@ -104,8 +104,11 @@ def _run(network: nn.Module, image: Tensor) -> Trial:
     return Trial(network.eval()(image), tuple(outputs))
 
 
-def layer_named(network: nn.Module, name: str) -> str:
-    """The network's name for a layer of the paper: `input`, `1`, `2`, ... (encoder blocks), `deepest`, `last`."""
+def layer_named(network: nn.Module, name: str, setting: str = "method.layers") -> str:
+    """The network's name for a layer of the paper: `input`, `1`, `2`, ... (encoder blocks), `deepest`, `last`.
+
+    setting: where the name was given, for the message.
+    """
     layers: list[str] = getattr(network, "layers", [module for module, _ in network.named_modules() if module])
     if name == "last":
         return layers[-1]
@@ -117,7 +120,7 @@ def layer_named(network: nn.Module, name: str) -> str:
         close = difflib.get_close_matches(name, layers, n=3)
         names = ", ".join(layers if len(layers) <= 16 else close)
         raise UserError(
-            f"method.layers: got {name!r}, expected input, 1, 2, ..., last or {names or 'the name of a layer'}; "
+            f"{setting}: got {name!r}, expected input, 1, 2, ..., last or {names or 'the name of a layer'}; "
             "`semiseg layers` lists them"
         )
     return found
