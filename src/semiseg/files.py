@@ -7,10 +7,12 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from semiseg.errors import InputError
 
 
 @contextmanager
@@ -60,6 +62,32 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json(path: Path, expected: str, action: str) -> Any:
+    """What a JSON file holds. Raises InputError, naming the file, for whatever is wrong with it."""
+    return _read(path, json.loads, expected, action)
+
+
+def read_yaml(path: Path, expected: str, action: str) -> Any:
+    """What a YAML file holds; nothing in it can run code. Raises InputError for whatever is wrong with it."""
+    import yaml
+
+    return _read(path, yaml.safe_load, expected, action)
+
+
+def _read(path: Path, parse: Callable[[str], Any], expected: str, action: str) -> Any:
+    try:
+        return parse(Path(path).read_text(encoding="utf-8-sig"))
+    except RecursionError:
+        found = "values that are nested too deeply"
+    except UnicodeDecodeError:
+        found = "text that is not UTF-8"
+    except OSError as error:
+        found = str(error.strerror or error)
+    except Exception as error:  # yaml raises errors of its own, and ValueError for a date of the 99th of a month
+        found = " ".join(str(error).split())[:300] or type(error).__name__
+    raise InputError(f"{path}: got {found}, expected {expected}; {action}")
 
 
 def cache_folder() -> Path:

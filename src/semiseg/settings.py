@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
+from pathlib import Path
 from reprlib import Repr
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, ValidationError, model_validator
 
-from semiseg.errors import UserError
+from semiseg.errors import InputError, UserError
 
 WORD = BeforeValidator(lambda value: str(value) if type(value) in (int, float) else value)
 """For a choice among words of which some look like numbers: YAML reads `dims: 2` as a number."""
@@ -42,6 +43,36 @@ class Settings(BaseModel):
             return cls.model_validate(values)
         except ValidationError as error:
             raise UserError("; ".join(_sentence(cls, problem, where) for problem in error.errors())) from None
+
+
+class ReadBack(BaseModel):
+    """Of the values in a file of ours those that something asks for; versions may write others beside them."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    @classmethod
+    def of(cls, values: Any, where: str, expected: str, action: str) -> Self:
+        """Raises InputError, which names the place, for values that are missing or of another kind."""
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            first = error.errors()[0]
+            key = ".".join(map(str, first["loc"]))
+            if first["type"] == "missing":
+                found = f"no value {key!r}"
+            else:
+                found = _SHORT.repr(first["input"]) + (f" as {key!r}" if key else "")
+            raise InputError(f"{where}: got {found}, expected {expected}; {action}") from None
+
+
+def _plain(name: str) -> str:
+    if name in ("", ".", "..") or Path(name).name != name or "\\" in name or not name.isprintable():
+        raise ValueError(f"got {name!r}, expected the plain name of a file; correct it")
+    return name
+
+
+PlainName = Annotated[str, AfterValidator(_plain)]
+"""Of a file in the folder where it is read: no path leads out of that folder."""
 
 
 def overlaid(default: Any, given: Any) -> Any:

@@ -8,6 +8,7 @@ from unittest.mock import patch
 
 import numpy as np
 import pytest
+import yaml
 from scipy.stats import permutation_test
 from support.bench_grid import FLAGS, InProcess, write_balls
 from support.command_line import rows_of, semiseg
@@ -15,6 +16,7 @@ from support.command_line import rows_of, semiseg
 from semiseg.bench.estimate import Estimate, Timing
 from semiseg.bench.grid import Run
 from semiseg.bench.results import case_scores, read_finished
+from semiseg.errors import InputError
 from semiseg.experiments.run_settings import RunSettings
 
 GRID = [
@@ -357,3 +359,29 @@ def test_the_mean_of_case_scores_is_the_mean_over_classes(tmp_path):
     assert scores.shape == (1, 2)
     assert scores.mean() == pytest.approx(0.55)
     np.testing.assert_allclose(scores, [[0.8 / 2 + 0.4, 0.6 / 2]])
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("methods", {"../../../evil": {"name": "roam"}}),
+        ("methods", {"/evil": {"name": "roam"}}),
+        ("methods", {"..": {"name": "roam"}}),
+        ("labelled", ["2/../../../evil"]),
+        ("labelled", ["../2"]),
+    ],
+)
+def test_names_in_bench_yaml_that_lead_out_of_its_folder_are_refused(tmp_path, key, value):
+    from semiseg.bench.grid import BenchSettings
+
+    path = tmp_path / "bench" / "bench.yaml"
+    path.parent.mkdir()
+    settings = {"run": {}, "methods": {"supervised": {"name": "supervised"}}, "labelled": ["2"]}
+    path.write_text(yaml.safe_dump(settings))
+    assert BenchSettings.read(path).labelled == ("2",)
+    path.write_text(yaml.safe_dump({**settings, key: value}))
+    with pytest.raises(InputError, match=r"bench\.yaml.*(expected a plain name|expected a number or share)"):
+        BenchSettings.read(path)
+    code, _, err = semiseg("report", path.parent)
+    assert code == 3
+    assert "bench.yaml" in err

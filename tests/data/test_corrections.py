@@ -40,7 +40,8 @@ def write_review(folder, cases, sheet="case,status,who\n", changed=()):
     for case in cases:
         path = write_nifti(folder / f"001_{case.name}.nii.gz", np.zeros((3, 3, 3), np.uint8))
         images = [file_hash(one) for one in case.images]
-        record["cases"][case.name] = {"label": path.name, "voxels": voxel_hash(path), "images": images}
+        written = {"number": 1, "label": path.name, "voxels": voxel_hash(path), "images": images, "files": [path.name]}
+        record["cases"][case.name] = written
         if case.name in changed:
             write_nifti(path, np.eye(3, dtype=np.uint8)[None].repeat(3, 0))
     (folder / RECORD).write_text(json.dumps(record))

@@ -162,3 +162,24 @@ def test_the_next_round_trains_on_what_was_corrected(reviewed, study, run, tmp_p
     code, _, err = semiseg(*words[:-1], tmp_path / "another")
     assert code == 3
     assert f"--corrected {reviewed / first['label']}: got a label that cannot be used with its scan" in err
+
+
+@pytest.mark.parametrize(
+    "name", ["../precious.nii.gz", "/{root}/precious.nii.gz", "..", "", "a/b.nii.gz", "a\\b", "a\nb"]
+)
+@pytest.mark.parametrize("key", ["files", "label"])
+def test_names_in_a_record_that_lead_out_of_its_folder_touch_nothing(reviewed, study, run, tmp_path, name, key):
+    """A folder that somebody sends is enough: `--overwrite` removed whatever its record named."""
+    precious = tmp_path / "precious.nii.gz"
+    precious.write_text("mine")
+    record = json.loads((reviewed / "review.json").read_text())
+    first = next(iter(record["cases"].values()))
+    evil = name.format(root=str(tmp_path).lstrip("/"))
+    first[key] = [evil] if key == "files" else evil
+    (reviewed / "review.json").write_text(json.dumps(record))
+    for words in (("review", run, study, "--overwrite", "--out", reviewed), ("train", study, "--corrected", reviewed)):
+        code, _, err = semiseg(*words, *(("--out", tmp_path / "again") if words[0] == "train" else ()))
+        assert code == 3, err
+        assert "review.json: got" in err
+        assert "expected what `semiseg review --out" in err
+    assert precious.read_text() == "mine"

@@ -11,16 +11,16 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Self
 
 import yaml
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from semiseg.data.plan import merged
-from semiseg.errors import UserError
+from semiseg.errors import InputError, UserError
 from semiseg.experiments.experiment import checked_splits, plan_dataset
 from semiseg.experiments.run_settings import RunSettings
-from semiseg.files import write_text
+from semiseg.files import read_yaml, write_text
 from semiseg.methods.own import flags_for, refuse_other_file
 from semiseg.processes import default_workers
 from semiseg.runs.folder import RunFolder
@@ -37,18 +37,40 @@ _LABELLED = re.compile(r"[\d.]+%?")
 _NAME = re.compile(r"\w[\w.+-]*")
 
 
+def _plain(name: str) -> str:
+    if not _NAME.fullmatch(name):
+        raise ValueError(f"got the method {name!r:.80}, expected a plain name, as runs are folders of that name")
+    return name
+
+
+def _count(labelled: str) -> str:
+    if not _LABELLED.fullmatch(labelled):
+        raise ValueError(f"got {labelled!r:.80}, expected a number or share of labelled scans, such as 4 or 10%")
+    return labelled
+
+
 class BenchSettings(Settings):
     """What is compared. Saved as `bench.yaml`; more methods, numbers of labels and runs may be added later."""
 
     run: dict[str, Any]
     """What all runs have in common (`RunSettings`), but for method, labels, draw and seed."""
-    methods: dict[str, dict[str, Any]]
+    methods: dict[Annotated[str, AfterValidator(_plain)], dict[str, Any]]
     """Name to `name` and all settings of the method; of one's own the file's hash too."""
-    labelled: tuple[str, ...] = Field(min_length=1)
+    labelled: tuple[Annotated[str, AfterValidator(_count)], ...] = Field(min_length=1)
     """Numbers or fractions of labelled groups, as `train --labelled` takes them."""
     runs: int = Field(default=DEFAULT_RUNS, ge=1)
     upper_runs: int = Field(default=DEFAULT_UPPER_RUNS, ge=0)
     """Replicates of the upper bound; it has no draw, so only the seed differs."""
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """From a bench.yaml. Raises InputError for a damaged one, or one whose names lead out of its folder."""
+        action = "restore it, or choose another folder"
+        values = read_yaml(path, "the settings of a bench", action)
+        try:
+            return cls.parse(values, where=str(path))
+        except UserError as error:
+            raise InputError(f"{error}; {action}") from None
 
 
 @dataclass(frozen=True)
@@ -103,7 +125,7 @@ def continued(settings: BenchSettings, out: Path) -> BenchSettings:
     path = out / "bench.yaml"
     if not path.exists():
         return settings
-    before = BenchSettings.parse(yaml.safe_load(path.read_text(encoding="utf-8")), where=str(path))
+    before = BenchSettings.read(path)
     for name, method in before.methods.items():
         refuse_other_file(method, settings.methods.get(name, {}), out, f"--methods {name}=")
     was, now = ({**flat({"run": each.run}), **flat(each.methods)} for each in (before, settings))

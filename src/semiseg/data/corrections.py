@@ -18,6 +18,8 @@ from semiseg.data.facts import source_hash
 from semiseg.data.images import read_label
 from semiseg.data.splits import Splits
 from semiseg.errors import InputError
+from semiseg.files import read_json
+from semiseg.settings import PlainName, ReadBack
 
 RECORD, SHEET = "review.json", "review.csv"
 """What `semiseg review` wrote, for programs; and the table that people fill in."""
@@ -30,18 +32,27 @@ def voxel_hash(path: Path) -> str:
     return hashlib.blake2b(str(array.shape).encode() + array.tobytes(), digest_size=16).hexdigest()
 
 
+class _Reviewed(ReadBack):
+    """What was written of one case. Names of files are plain: they are read, and removed, in the review's folder."""
+
+    number: int
+    label: PlainName
+    voxels: str
+    """Hash of the label as it was written."""
+    images: list[str]
+    files: list[PlainName]
+
+
+class _Record(ReadBack):
+    weights: list[str]
+    cases: dict[str, _Reviewed]
+
+
 def read_record(folder: Path) -> dict[str, Any]:
     """review.json of a review. Raises InputError where there is none, or it is damaged."""
     path = Path(folder) / RECORD
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(record["cases"], dict):
-            raise TypeError("no cases")
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(
-            f"{path}: got {error!r}, expected what `semiseg review --out {folder}` writes; check the folder"
-        ) from None
-    return dict(record)
+    expected, action = f"what `semiseg review --out {folder}` writes", "check the folder"
+    return _Record.of(read_json(path, expected, action), str(path), expected, action).model_dump()
 
 
 def read_sheet(folder: Path) -> dict[str, dict[str, str]]:

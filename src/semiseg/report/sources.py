@@ -17,7 +17,7 @@ from semiseg.bench.lines import summarise
 from semiseg.bench.results import Finished, read_finished
 from semiseg.data.dataset import Case
 from semiseg.data.layouts import open_dataset
-from semiseg.errors import InputError, UserError
+from semiseg.errors import UserError
 from semiseg.manifest import MANIFEST
 from semiseg.rank.correlation import Correlation, rank_correlation
 from semiseg.report.study import Arm, Result, Study, read_json, read_text
@@ -170,11 +170,7 @@ def _weights(run: Path) -> str | None:
 
 def _bench(folder: Path, rankings: Sequence[_Beside]) -> Study:
     path = folder / "bench.yaml"
-    try:
-        values = yaml.safe_load(read_text(path))
-    except yaml.YAMLError as error:
-        raise InputError(f"{path}: {' '.join(str(error).split())}, expected the settings of a bench") from None
-    settings = BenchSettings.parse(values, where=str(path))
+    settings = BenchSettings.read(path)
     finished: dict[tuple[str, str, int], list[Finished]] = {}
     unfinished = []
     for run in planned_runs(settings):

@@ -6,36 +6,15 @@ import csv
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Self
-
-from pydantic import BaseModel, ConfigDict, ValidationError
+from typing import Any, Literal
 
 from semiseg.errors import InputError
+from semiseg.settings import ReadBack
 
 CheckpointName = Literal["best", "last"]
 
 
-class _ReadBack(BaseModel):
-    """Of the values in a file those that something asks for; versions may write others beside them."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-    @classmethod
-    def of(cls, values: Any, where: str, expected: str, action: str) -> Self:
-        """Raises InputError, which names the place, for values that are missing or of another kind."""
-        try:
-            return cls.model_validate(values)
-        except ValidationError as error:
-            first = error.errors()[0]
-            key = ".".join(map(str, first["loc"]))
-            if first["type"] == "missing":
-                found = f"no value {key!r}"
-            else:
-                found = f"{first['input']!r}" + (f" as {key!r}" if key else "")
-            raise InputError(f"{where}: got {found}, expected {expected}; {action}") from None
-
-
-class Validated(_ReadBack):
+class Validated(ReadBack):
     """A checkpoint, as validation saw it."""
 
     step: int | None
@@ -43,7 +22,7 @@ class Validated(_ReadBack):
     validation_dice: float | None
 
 
-class RunResult(_ReadBack):
+class RunResult(ReadBack):
     """What a finished run says of itself."""
 
     checkpoint: CheckpointName
@@ -67,7 +46,7 @@ class RunResult(_ReadBack):
         return self.best if which == "best" else self.last
 
 
-class TrainLine(_ReadBack):
+class TrainLine(ReadBack):
     """What the log says of a training step."""
 
     step: int
@@ -77,7 +56,7 @@ class TrainLine(_ReadBack):
     """Since the run began, without the time between two calls."""
 
 
-class ValidationLine(_ReadBack):
+class ValidationLine(ReadBack):
     """What the log says of a validation."""
 
     step: int
