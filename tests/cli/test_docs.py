@@ -19,6 +19,8 @@ from support.scans import ball, write_nifti
 
 from semiseg import METHODS, ConsistencyConfig, MethodConfig, RunSettings, errors
 from semiseg.cli import app, main
+from semiseg.methods.method import UnlabelledConfig
+from semiseg.methods.strong import StrongConfig
 from semiseg.settings import Settings
 from semiseg.training.session import TrainingConfig
 
@@ -140,14 +142,24 @@ def shown(value):
     return value if isinstance(value, str) else json.dumps(value)
 
 
+ABOVE = {
+    name: next(
+        above for above in (ConsistencyConfig, StrongConfig, UnlabelledConfig) if issubclass(method.Config, above)
+    )
+    for name, method in METHODS.items()
+    if name != "supervised"
+}
+"""The settings that a method's own table need not repeat."""
+
+
 @pytest.mark.parametrize(
     ("page", "heading", "config", "inherited"),
     [
         ("training.md", "`training`:", TrainingConfig, None),
         ("methods.md", "Settings of every method:", MethodConfig, None),
-        ("methods.md", "learns from unlabelled scans", ConsistencyConfig, MethodConfig),
-        ("methods.md", "## roam", METHODS["roam"].Config, ConsistencyConfig),
-        ("methods.md", "## equireg", METHODS["equireg"].Config, ConsistencyConfig),
+        ("methods.md", "learns from unlabelled scans", UnlabelledConfig, MethodConfig),
+        ("methods.md", "with a strong view", ConsistencyConfig, UnlabelledConfig),
+        *(("methods.md", f"## {name}", METHODS[name].Config, above) for name, above in ABOVE.items()),
     ],
     ids=lambda value: value.__name__ if isinstance(value, type) else "",
 )
@@ -159,7 +171,7 @@ def test_a_table_of_settings_has_every_setting_with_its_default(page, heading, c
     assert own <= written.keys() <= known.keys()
     for name, text in written.items():
         if known[name] is not None:
-            same = text == known[name] or (text[0].isdigit() and float(text) == float(known[name]))
+            same = text == known[name] or (text[0].isdigit() and float(text) == pytest.approx(float(known[name]), 1e-3))
             assert same, f"{name}: {page} says {text}, the default is {known[name]}"
 
 
@@ -167,12 +179,15 @@ def test_supervised_has_no_settings_of_its_own():
     assert METHODS["supervised"].Config.model_fields.keys() == MethodConfig.model_fields.keys()
 
 
-def test_every_method_has_a_section_and_a_line_in_the_readme():
+def test_every_method_has_a_section_and_is_named_in_the_readme_and_the_help():
     text = (ROOT / "docs" / "methods.md").read_text(encoding="utf-8")
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    (flag,) = (parameter for parameter in COMMANDS["train"].params if parameter.name == "method")
     for name in METHODS:
+        assert name in re.findall(r"\w+", flag.help)
         assert f"\n## {name}\n" in text
-        assert f"| `{name}` |" in readme
+        assert f"`{name}`" in readme
+        assert f"(src/semiseg/methods/{name}.py)" in readme
 
 
 def test_the_table_of_train_has_every_flag():

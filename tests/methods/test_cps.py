@@ -6,8 +6,10 @@ from reference import cps as oracle
 from reference.mean_teacher import sigmoid_ramp
 from reference.voxels import guesses
 from support.oracles import array, assert_splits, assert_terms, both, logits_of, method_under_test, ragged_batch
+from support.toys import network_of
 
 from semiseg.draws import Draws
+from semiseg.methods import build_method
 from semiseg.methods.cps import CPSConfig
 from semiseg.types import IGNORE
 
@@ -41,10 +43,17 @@ def test_each_network_learns_what_the_other_one_guesses(student):
     assert int(teacher.head.bias.grad.argmin()) == 1
 
 
-def test_the_networks_start_apart_and_their_mean_is_averaged_and_predicts():
+def test_the_second_network_starts_apart_from_the_first_which_is_the_one_given():
+    given = network_of(2)
+    first, second = build_method("cps", given, {}).network.networks
+    assert first is given
+    for name, weight in first.named_parameters():
+        if weight.ndim > 1:
+            assert not torch.equal(weight, second.get_parameter(name)), name
+
+
+def test_the_mean_of_both_is_averaged_and_predicts():
     method = method_under_test("cps", 2)
-    first, second = (dict(network.named_parameters()) for network in method.network.networks)
-    assert not torch.equal(first["encoder.stages.0.0.weight"], second["encoder.stages.0.0.weight"])
     assert method.predictor is method.average
     assert len(method.average.networks) == 2
     x = ragged_batch(2).image

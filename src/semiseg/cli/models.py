@@ -55,7 +55,11 @@ def train(
     data: Data,
     out: Out,
     method: Annotated[
-        str | None, typer.Option(help="Such as supervised, roam, equireg, or FILE:CLASS of your own.")
+        str | None,
+        typer.Option(
+            help="supervised, roam, equireg, mean_teacher, uamt, cps, fixmatch, unimatch, bcp, "
+            "or FILE:CLASS of your own."
+        ),
     ] = None,
     labelled: Labelled = None,
     unlabelled: Unlabelled = None,
