@@ -4,6 +4,7 @@ The commands and flags are those of the application itself, so that a new one wi
 """
 
 import inspect
+import sys
 from contextlib import ExitStack
 from dataclasses import dataclass
 from importlib import import_module
@@ -300,6 +301,9 @@ LIBRARY = {
     "demo.run_demo": lambda: None,
 }
 """What the commands call, and what it returns here."""
+ORIGINALS = {
+    name: getattr(import_module(f"semiseg.{name.rpartition('.')[0]}"), name.split(".")[-1]) for name in LIBRARY
+}
 CALLS: list[tuple[str, dict]] = []
 
 
@@ -327,17 +331,19 @@ def received(command, words, beside=()):
     """Everything that a command line leads to: what is called with what, what is printed, how it ends."""
     CALLS.clear()
     set_quiet(False)
+    modules = {name for name in sys.modules if name.startswith("semiseg")}
     with ExitStack() as stack:
         for name, result in LIBRARY.items():
-            module, _, function = f"semiseg.{name}".rpartition(".")
-            original = getattr(import_module(module), function)
-            stack.enter_context(patch(f"{module}.{function}", recorded(original, function, result)))
+            noted = recorded(ORIGINALS[name], name.split(".")[-1], result)
+            stack.enter_context(patch(f"semiseg.{name}", noted))
         stack.enter_context(patch("semiseg.data.plan.Plan.load", lambda _: "another plan"))
         stack.enter_context(patch("semiseg.bench.lines.table", lambda _: "table"))
         stack.enter_context(patch("semiseg.models.layers.table", lambda _: "table"))
         stack.enter_context(patch("semiseg.processes.default_workers", lambda: 6))
         line = [word for flag, value in words.items() for word in ([flag] * flag.startswith("--") + value)]
         code, out, err = semiseg(command, *line, *beside)
+    # one that is imported now would keep what stands in for the library
+    assert {name for name in sys.modules if name.startswith("semiseg")} == modules
     found = {"code": code, "out": out, "err": err, "called": [name for name, _ in CALLS]}
     for name, arguments in CALLS:
         for key, value in arguments.items():

@@ -278,7 +278,7 @@ def test_a_bench_with_a_method_of_ones_own(bench, tmp_path):
         code, _, err, commands = bench(*more)
         assert (code, commands) == (2, [])
         assert err.splitlines()[-1] == (
-            f"error: {tmp_path / 'out'}: got no such method, expected {begun}, or choose another --out"
+            f"error: {tmp_path / 'out'}: methods.mine: got none, expected {begun}, or choose another --out"
         )
     path.write_text(SOURCE.replace("1.0", "2.0"))
     code, _, err, commands = bench(*methods, "--set", "methods.mine.alpha=.3")

@@ -127,7 +127,7 @@ def continued(settings: BenchSettings, out: Path) -> BenchSettings:
         return settings
     before = BenchSettings.read(path)
     for name, method in before.methods.items():
-        refuse_other_file(method, settings.methods.get(name, {}), out, f"--methods {name}=")
+        refuse_other_file(method, settings.methods.get(name, {}), f"{out}: methods.{name}", f"--methods {name}=")
     was, now = ({**flat({"run": each.run}), **flat(each.methods)} for each in (before, settings))
     compared = [key for key in sorted(was | now) if key.startswith("run.") or (key in was and key in now)]
     changed = [f"{key}: {was.get(key)!r} -> {now.get(key)!r}" for key in compared if was.get(key) != now.get(key)]

@@ -253,7 +253,7 @@ def _say_windowed(splits: Splits, plan: Plan, workers: int) -> None:
 def _refuse_other_settings(folder: RunFolder, settings: RunSettings) -> None:
     # parsed, so that settings that came later have their defaults
     begun, given = RunSettings.parse(folder.read_config(), where=str(folder.config)), settings.resolved()
-    refuse_other_file(begun.method, given["method"], folder.path, "--method ")
+    refuse_other_file(begun.method, given["method"], str(folder.path), "--method ")
     before, now = flat(begun.resolved()), flat(given)
     file = settings.plan_file
     if file and (file != before.get("plan_file") or Path(file).exists()):

@@ -178,7 +178,7 @@ def flags_for(name: str) -> list[str]:
     return ["--method", f"{file.path}:{name}", "--set", f"method.file_sha256={file.sha256}"]
 
 
-def refuse_other_file(begun: Mapping[str, Any], now: Mapping[str, Any], where: Path, flag: str) -> None:
+def refuse_other_file(begun: Mapping[str, Any], now: Mapping[str, Any], where: str, flag: str) -> None:
     """Raises UserError if something was begun with a method of one's own, and now another or another file is given.
 
     begun, now: `name` and `file_sha256`. flag: what comes before FILE:CLASS.
@@ -194,6 +194,6 @@ def refuse_other_file(begun: Mapping[str, Any], now: Mapping[str, Any], where: P
 def described(method: Mapping[str, Any]) -> str:
     """In a message."""
     if "name" not in method:
-        return "no such method"
+        return "none"
     sha256 = method.get("file_sha256")
     return f"{method['name']} of a file with SHA-256 {sha256}" if sha256 else str(method["name"])
