@@ -101,7 +101,7 @@ def test_every_command_answers_with_one_sentence(series, study, run_folder, tmp_
         "prepare": [series],
         "train": [series, *out],
         "train --unlabelled": [study, *out, "--unlabelled", series],
-        "bench": [series, *out, "--labelled", "2"],
+        "bench": [series, "--out", tmp_path / "bench", "--labelled", "2"],
         "predict": [run_folder, series, *out],
         "predict files": [run_folder, *sorted(series.rglob("CT.*")), *out],
         "rank": [run_folder, file, *out],

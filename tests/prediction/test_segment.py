@@ -1,6 +1,7 @@
 """Which scans a path stands for; prediction itself is in test_predict.py."""
 
 import json
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -18,7 +19,7 @@ def asked(monkeypatch):
         plan = SimpleNamespace(channels=("MRI",) * channels, channel_suffix=suffix)
         monkeypatch.setattr(segment, "load_model", lambda *_: SimpleNamespace(plan=plan))
         monkeypatch.setattr(segment, "predict_cases", lambda _models, cases, _out, **_: cases)
-        cases = segment.segment([None], list(scans), None, only=only)
+        cases = segment.segment([Path("model")], list(scans), None, only=only)
         return {case.name: len(case.images) for case in cases}
 
     return run
