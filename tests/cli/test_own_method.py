@@ -334,6 +334,7 @@ def test_one_class_under_two_names_with_settings_of_a_file(bench, tmp_path):
         ("mine=my_method.py:Mien", "--methods mine=my_method.py:Mien: got no class 'Mien' in the file, expected"),
         ("mine=roam", "--methods mine=roam: got no class, expected FILE:CLASS"),
         ("taken=my_method.py:Mine", "got class Mine, expected roam, as methods.taken.name says; choose another NAME"),
+        ("hashed=my_method.py:Mine", "expected 12ab, as method.file_sha256 says; give the file as it was"),
         ("a b=my_method.py:Mine", "methods: got 'a b' for "),
         ("a=my_method.py:Mine,b=again/my_method.py:Mine", "got a second class Mine beside that of "),
     ],
@@ -341,7 +342,8 @@ def test_one_class_under_two_names_with_settings_of_a_file(bench, tmp_path):
 def test_a_mistake_in_methods_is_one_message(bench, tmp_path, methods, said):
     write_method(tmp_path)
     write_method(tmp_path / "again", SOURCE + "\n")
-    code, _, err, commands = bench("--methods", methods, "--set", "methods.taken={name: roam}")
+    described = ("--set", "methods.taken={name: roam}", "--set", "methods.hashed={file_sha256: 12ab}")
+    code, _, err, commands = bench("--methods", methods, *described)
     assert (code, commands) == (2, []), err
     assert said in err.splitlines()[-1]
 
