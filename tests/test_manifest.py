@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from semiseg.manifest import file_hash, write_manifest
+from semiseg.errors import InputError, UserError
+from semiseg.manifest import BEGUN, MANIFEST, begin_anew, claim, file_hash, write_manifest
 
 
 def test_hash_is_blake2b_of_the_bytes_whatever_the_name(tmp_path):
@@ -47,3 +48,47 @@ def test_a_missing_input_leaves_no_manifest(tmp_path):
     with pytest.raises(FileNotFoundError):
         write_manifest(tmp_path, "predict", [tmp_path / "absent"], [], 0.0)
     assert not (tmp_path / "manifest.json").exists()
+
+
+def test_a_folder_is_claimed_kept_and_given_back(tmp_path):
+    out = tmp_path / "new" / "out"
+    claim(out, "rank", ["ranking.csv"])
+    assert json.loads((out / BEGUN).read_text())["command"] == "rank"
+    (out / "ranking.csv").write_text("half")
+    claim(out, "rank", ["ranking.csv"])  # it was interrupted
+    write_manifest(out, "rank", [], ["ranking.csv"], 1.0)
+    assert not (out / BEGUN).exists()
+    claim(out, "rank", ["ranking.csv"])
+    begin_anew(out, "rank")
+    assert not (out / MANIFEST).exists()
+    with pytest.raises(UserError, match=r"got the results of `semiseg rank`, expected an empty folder or an earlier"):
+        claim(out, "evaluate", ["metrics.csv"])
+
+
+def test_a_foreign_file_is_named_and_nothing_is_touched(tmp_path):
+    (tmp_path / "metrics.csv").write_text("mine")
+    (tmp_path / "notes.txt").write_text("mine too")
+    with pytest.raises(UserError, match=r"it holds metrics\.csv, which semiseg did not write here; choose another"):
+        claim(tmp_path, "evaluate", ["summary.json", "metrics.csv"])
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {
+        "metrics.csv": "mine",
+        "notes.txt": "mine too",
+    }
+    claim(tmp_path, "rank", ["ranking.csv"])  # other files do no harm
+
+
+def test_a_folder_of_the_input_and_a_file_are_refused(tmp_path):
+    scan = tmp_path / "images" / "a.nii.gz"
+    scan.parent.mkdir()
+    scan.write_text("scan")
+    with pytest.raises(UserError, match=r"got a folder of the input, which holds a\.nii\.gz, expected another --out"):
+        claim(tmp_path / "labels" / ".." / "images", "predict", [], inputs=[scan])
+    with pytest.raises(UserError, match=r"got a file, expected a folder to write to"):
+        claim(scan, "predict", [])
+
+
+@pytest.mark.parametrize("text", ["[]", "{}", "nonsense", '{"command": 5}', "[" * 100000])
+def test_a_damaged_manifest_is_nobodys(tmp_path, text):
+    (tmp_path / MANIFEST).write_text(text)
+    with pytest.raises(InputError, match=r"manifest\.json: got .*, expected what semiseg left there"):
+        claim(tmp_path, "predict", [])

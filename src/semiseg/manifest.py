@@ -1,4 +1,8 @@
-"""What made a folder of results: `manifest.json` with version, inputs and their hashes, outputs, seconds."""
+"""What made a folder of results: `manifest.json` with version, inputs and their hashes, outputs, seconds.
+
+And which folders a command may write to: a folder is a command's own if its manifest says so or, where it was
+interrupted, the mark that it left when it began.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +12,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from semiseg.files import write_json
+from semiseg.errors import InputError, UserError
+from semiseg.files import read_json, write_json
 
 MANIFEST = "manifest.json"
+BEGUN = "begun.json"
+"""In the folder of a command that has not ended."""
 
 
 def file_hash(path: Path) -> str:
@@ -22,6 +29,55 @@ def file_hash(path: Path) -> str:
 def file_hashes(paths: Iterable[Path]) -> dict[str, str]:
     """Absolute path to hash, in the order given."""
     return {str(Path(path).absolute()): file_hash(path) for path in paths}
+
+
+def claim(out: Path, command: str, writes: Iterable[str], *, inputs: Iterable[Path] = (), owned: bool = False) -> None:
+    """Let `command` write to `out`, and mark the folder as its own until `write_manifest`.
+
+    writes: names of files that it will write there. inputs: files that are read. owned: the folder is known to be the
+    command's. Raises UserError, before anything is touched, for a file, for a folder that holds an input, for the
+    results of another command, and for one of `writes` that semiseg did not write.
+    """
+    out = Path(out)
+    if out.exists() and not out.is_dir():
+        raise UserError(f"{out}: got a file, expected a folder to write to; choose another --out")
+    beside = next((path for path in inputs if Path(path).parent.resolve() == out.resolve()), None)
+    if beside is not None:
+        raise UserError(f"{out}: got a folder of the input, which holds {beside.name}, expected another --out")
+    owner = command if owned else _owner(out)
+    if owner not in (None, command):
+        raise UserError(
+            f"{out}: got the results of `semiseg {owner}`, expected an empty folder or an earlier `semiseg {command}`; "
+            "choose another --out"
+        )
+    if owner is None:
+        foreign = next((name for name in writes if (out / name).exists()), None)
+        if foreign is not None:
+            raise UserError(
+                f"{out}: it holds {foreign}, which semiseg did not write here; choose another --out, or move it away"
+            )
+    if not owned:
+        write_json(out / BEGUN, {"command": command, "version": version("semiseg")})
+
+
+def begin_anew(out: Path, command: str) -> None:
+    """Mark a folder of the command as unfinished, and take its manifest away: it would speak for files of earlier."""
+    write_json(out / BEGUN, {"command": command, "version": version("semiseg")})
+    (out / MANIFEST).unlink(missing_ok=True)
+
+
+def _owner(out: Path) -> str | None:
+    """The command that wrote, or began to write, to a folder; None where nothing says so.
+
+    Raises InputError for a damaged manifest or mark.
+    """
+    for path in (out / MANIFEST, out / BEGUN):
+        if path.is_file():
+            found = read_json(path, "what semiseg left there", "choose another --out")
+            if not isinstance(found, dict) or not isinstance(found.get("command"), str):
+                raise InputError(f"{path}: got no command, expected what semiseg left there; choose another --out")
+            return str(found["command"])
+    return None
 
 
 def write_manifest(
@@ -51,3 +107,4 @@ def write_manifest(
             **extra,
         },
     )
+    (folder / BEGUN).unlink(missing_ok=True)

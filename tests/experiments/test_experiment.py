@@ -17,6 +17,7 @@ def test_splits_and_plan_of_a_run_that_never_began_are_made_anew(plain_cohort, t
     run = train_run(settings_of(data, "supervised", seed=1), tmp_path / "run", device="cpu", workers=1)
     for path in (run.config, run.result):
         path.unlink()
+    (run.path / "begun.json").write_text('{"command": "train"}')
     train_run(settings_of(data, "supervised", plan={"batch": 3}), run.path, device="cpu", workers=1)
     assert json.loads(run.plan.read_text())["batch"] == 3
 

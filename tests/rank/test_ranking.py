@@ -156,7 +156,7 @@ def test_finished_work_is_not_repeated(cases, tmp_path):
     network = Fooled()
     out = tmp_path / "out"
     rank_cases([model_of(network)], cases[:2], out, device="cpu")
-    (out / "manifest.json").unlink()  # as if it had been interrupted before its end
+    (out / "manifest.json").rename(out / "begun.json")  # as if it had been interrupted before its end
     calls = network.calls
     ranking = rank_cases([model_of(network)], cases, out, device="cpu")
     assert (ranking.done, ranking.skipped) == (("hard",), ("empty", "good"))

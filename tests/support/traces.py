@@ -1,6 +1,6 @@
 """Five training steps of every method and preset on tiny pictures: what each loss term was, and the weights at the end.
 
-`python tests/support/traces.py FILE` writes them; a test compares with those that are kept.
+`python tests/support/traces.py tests/methods/traces.json` writes them; a test compares with those that are kept there.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ SETTINGS: dict[str, tuple[str, dict[str, Any]]] = {
     "equireg, annealing linear": ("equireg", {"annealing": "linear", "confidence": 0.34}),
     "equireg, annealing log": ("equireg", {"annealing": "log", "confidence": 0.34}),
     "equireg, annealing exp": ("equireg", {"annealing": "exp", "regions": ((1, 2), (2,))}),
-}
+} | {name: (name, {}) for name in ("mean_teacher", "uamt", "cps", "fixmatch", "unimatch", "bcp")}
 """Title to method and settings."""
 
 

@@ -21,6 +21,7 @@ from semiseg.errors import InputError, UserError
 from semiseg.experiments.experiment import checked_splits, plan_dataset
 from semiseg.experiments.run_settings import RunSettings
 from semiseg.files import read_yaml, write_text
+from semiseg.manifest import BEGUN, claim
 from semiseg.methods.own import flags_for, refuse_other_file
 from semiseg.processes import default_workers
 from semiseg.runs.folder import RunFolder
@@ -151,9 +152,10 @@ def begin(settings: BenchSettings, out: Path, workers: int | None) -> Path:
     for what would stop a run later: no test scans, too few labels, scans that leak.
     """
     path, config = out / "plan.json", out / "bench.yaml"
+    plan = None
     if not config.exists():  # it is written last: without it, the plan may be of other settings
         values = merged(settings.run, {"data": {"labelled": settings.labelled[0], "draw": 0}})
-        plan_dataset(RunSettings.parse(values, where="run"), workers, announce=False).save(path)  # preparing tells
+        plan = plan_dataset(RunSettings.parse(values, where="run"), workers, announce=False)  # preparing tells
     for count in settings.labelled:
         data = run_settings(settings, Run(BASELINE, count, 0), path).data
         _, splits, _ = checked_splits(data, default_workers() if workers is None else workers)
@@ -161,7 +163,11 @@ def begin(settings: BenchSettings, out: Path, workers: int | None) -> Path:
             raise UserError(
                 "--test: got no test scans, expected some to compare on; give a count, a fraction or a file"
             )
+    claim(out, "bench", ("plan.json", "results.csv", "summary.csv", "bench.json"), owned=config.exists())
+    if plan is not None:
+        plan.save(path)
     write_text(config, yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False, allow_unicode=True))
+    (out / BEGUN).unlink(missing_ok=True)  # from now on the settings say whose folder it is
     return path
 
 

@@ -31,7 +31,7 @@ from semiseg.evaluation.summary import DISTANCES, Tally
 from semiseg.evaluation.truth import as_predicted, open_labels
 from semiseg.files import replacing, write_json
 from semiseg.jobs.shards import Shard, shards_folder
-from semiseg.manifest import MANIFEST, file_hashes, write_manifest
+from semiseg.manifest import MANIFEST, begin_anew, claim, file_hashes, write_manifest
 from semiseg.processes import each
 
 COLUMNS = (
@@ -122,6 +122,10 @@ def evaluate_folder(
     earlier = None if shard else _earlier_result(out, inputs, settings, overwrite)
     if earlier is not None:
         return earlier
+    claim(out, "evaluate", ("metrics.csv", "summary.json", "failed.csv"), inputs=inputs)
+    if not shard:
+        begin_anew(out, "evaluate")
+        (out / "failed.csv").unlink(missing_ok=True)
 
     named = named or _found_classes(inputs, labels, ignore, workers)
     wanted = structures(named, regions)
@@ -257,14 +261,9 @@ def _read_json(path: Path) -> dict[str, Any]:
 def _earlier_result(
     out: Path, inputs: Sequence[Path], settings: Mapping[str, Any], overwrite: bool
 ) -> Evaluation | None:
-    """What `out` holds, if made from the same files and settings; else None, and no stale file is left."""
+    """What `out` holds, if made from the same files and settings; else None."""
     manifest = _read_json(out / MANIFEST)
-    if manifest and manifest.get("command") != "evaluate":
-        raise UserError(
-            f"{out}: got the results of `semiseg {manifest.get('command')}`, expected an empty folder "
-            "or an earlier evaluation; choose another --out"
-        )
-    if manifest and not overwrite:
+    if manifest.get("command") == "evaluate" and not overwrite:
         now = {"version": version("semiseg"), "settings": settings, "inputs": file_hashes(inputs)}
         if any(manifest.get(key) != value for key, value in now.items()):
             raise UserError(
@@ -273,8 +272,6 @@ def _earlier_result(
             )
         if all((out / name).exists() for name in manifest["outputs"]):
             return Evaluation(out, _read_json(out / "summary.json"), skipped=True)
-    for name in (MANIFEST, "failed.csv"):
-        (out / name).unlink(missing_ok=True)
     return None
 
 

@@ -22,6 +22,7 @@ from semiseg.errors import InputError, UserError
 from semiseg.experiments.run_settings import DataConfig, RunSettings, method_settings
 from semiseg.experiments.score import scored_names
 from semiseg.files import write_json
+from semiseg.manifest import BEGUN, claim
 from semiseg.methods import build_method
 from semiseg.methods.own import refuse_other_file
 from semiseg.models.model import build_network, checkpoint_weights, save_model, start_from
@@ -157,12 +158,13 @@ def train_run(
         )
     method = build_method(name, network, config | {"regions": plan.region_members})
     if main and not begun:  # only now: a mistake found above must not leave a folder that refuses the corrected command
-        folder.path.mkdir(parents=True, exist_ok=True)
+        claim(folder.path, "train", folder.names)
         splits.save(folder.splits)
         write_json(folder.provenance, labelled_by)
         plan.save(folder.plan)
         folder.write_environment(seed=settings.seed)
         folder.write_config(wanted)
+        (folder.path / BEGUN).unlink(missing_ok=True)  # from now on the settings say whose folder it is
 
     def prepared(cases: Any) -> list[PreparedCase]:
         return prepare_cases(cases, plan, workers=workers)

@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from semiseg.errors import SomeCasesFailed, UserError
 from semiseg.jobs.job import Job, Launcher, last_line
-from semiseg.manifest import MANIFEST
+from semiseg.manifest import begin_anew
 
 T = TypeVar("T")
 
@@ -53,7 +53,7 @@ def run_shards(words: Sequence[str], out: Path, launcher: Launcher, count: int, 
     """
     folder = shards_folder(out)
     if overwrite:
-        (out / MANIFEST).unlink(missing_ok=True)
+        begin_anew(out, words[0])
         shutil.rmtree(folder, ignore_errors=True)
     start = (sys.executable, "-m", "semiseg.cli", *words, "--quiet", "--shard")
     jobs = [

@@ -113,22 +113,21 @@ class Roam(SemiSupervised):
         self.layers = [layer_named(network, name) for name in config.layers]
 
     def objective(self, batch: Batch, draws: Draws, progress: float) -> Objective:
-        config, labelled = self.config, slice(None, len(batch.image))
+        labelled, others = slice(None, len(batch.image)), slice(len(batch.image), None)
         u, guess, inside = self.guesses(batch, draws, progress)
         image = torch.cat([batch.image, *u])
-        mix = Mix.draw(len(image), config.alpha, draws.of("mix"), config.per_sample)
+        mix = Mix.draw(len(image), self.config.alpha, draws.of("mix"), self.config.per_sample)
         with edited(self.network, self.edits(mix, draws.of("layer"))):
             logits = self.network(image)
         label, watch = self.unlearned(batch.label, logits[labelled], progress)
         target = torch.cat([losses.one_hot(label, logits.shape[1]), *guess])
-        certain, valid = mix.mask(confident(target, config.confidence)), mix.mask(torch.cat([label != IGNORE, *inside]))
-        target = mix(target)
+        valid = torch.cat([label != IGNORE, *inside])
+        certain, valid, target = mix.mask(confident(target, self.config.confidence)), mix.mask(valid), mix(target)
         objective = Objective(self.labelled_terms(target[labelled], logits[labelled], valid[labelled]), watch)
         if not u:
             return objective
-        rows = slice(len(batch.image), None)
-        error = losses.squared_error(target[rows], logits[rows])
-        return objective + self.consistency(error, valid[rows], progress, guess[0], certain[rows])
+        error = losses.squared_error(target[others], logits[others])
+        return objective + self.consistency(error, valid[others], progress, guess[0], certain[others])
 
     def guesses(self, batch: Batch, draws: Draws, progress: float) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
         """Strong views of the unlabelled images, their sharpened guesses, and where both are valid; nothing before the

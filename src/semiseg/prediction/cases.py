@@ -18,16 +18,17 @@ from semiseg.colours import value_colours
 from semiseg.data.dataset import Case
 from semiseg.data.images import Scan, write_like
 from semiseg.data.intensities import AS_WINDOWED, windowed_already
+from semiseg.data.layouts.listing import scan_files
 from semiseg.data.plan import Plan
 from semiseg.data.prepare import read_channels
 from semiseg.data.space import NetworkSpace, file_volumes, most_probable, to_network_space
 from semiseg.devices import chosen_device
 from semiseg.errors import InputError, OutOfMemory, SomeCasesFailed, UserError
 from semiseg.jobs.shards import shards_folder
-from semiseg.manifest import MANIFEST, write_manifest
+from semiseg.manifest import MANIFEST, begin_anew, claim, write_manifest
 from semiseg.models.model import LoadedModel, weights_hash
 from semiseg.models.windows import predict_probabilities
-from semiseg.prediction.label_files import label_file, probability_file, write_failures, write_tables
+from semiseg.prediction.label_files import CLASS_TABLES, label_file, probability_file, write_failures, write_tables
 from semiseg.progress import say, track
 from semiseg.transforms.components import largest_pieces
 
@@ -85,13 +86,14 @@ def predict_cases(
     for model in models:
         model.network.to(target)
     label_files = [label_file(out, case) for case in cases]
+    claim_for_predictions(out, cases, label_files, probabilities)
     written = [label_files] + [[probability_file(out, case) for case in cases]] * probabilities
     there = [not overwrite and all(file.exists() for file in files) for files in zip(*written, strict=True)]
     skipped = tuple(case.name for case, is_there in zip(cases, there, strict=True) if is_there)
     wanted = [case for case, is_there in zip(cases, there, strict=True) if not is_there]
     made_by = {"weights": [weights_hash(model) for model in models], "tta": tta, "keep_largest": keep_largest}
     if overwrite:
-        (out / MANIFEST).unlink(missing_ok=True)  # it would speak for files of other weights if this is interrupted
+        begin_anew(out, "predict")
     elif skipped or describe_in:
         refuse_other_predictions(out, made_by)
     done: list[str] = []
@@ -115,7 +117,7 @@ def predict_cases(
         describe_in or out,
         "predict",
         [path for case in cases for path in case.images if path.is_file()],
-        [*outputs, *(out / name for name in ("labels.json", "labels.txt", "labels.ctbl"))],
+        [*outputs, *(out / name for name in CLASS_TABLES)],
         time.monotonic() - start,
         requested=[case.name for case in cases],
         models=[model.name for model in models],
@@ -126,6 +128,20 @@ def predict_cases(
     if describe_in is None:
         shutil.rmtree(shards_folder(out), ignore_errors=True)  # described by this manifest now
     return Predictions(tuple(done), skipped, failed)
+
+
+def claim_for_predictions(out: Path, cases: Sequence[Case], label_files: Sequence[Path], probabilities: bool) -> None:
+    """Raise UserError where predictions would mix with scans or labels that are no predictions, or with each other."""
+    there = [path.name for path in scan_files(out).values()] if out.is_dir() else []
+    read = [path for case in cases for path in (*case.images, *([case.label] if case.label else []))]
+    claim(out, "predict", [*there, *CLASS_TABLES, "failed.csv"], inputs=read)
+    if probabilities:
+        maps = {path.name for path in label_files}
+        if clash := next((one.name for case in cases if (one := probability_file(out, case)).name in maps), None):
+            raise InputError(
+                f"{clash}: got a case whose label map has the name of another one's probabilities, expected names that "
+                "differ; rename the scan, or predict the two apart"
+            )
 
 
 def common_plan(models: Sequence[LoadedModel]) -> Plan:

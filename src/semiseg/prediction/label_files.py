@@ -12,6 +12,9 @@ from semiseg.data.dataset import Case
 from semiseg.data.images import is_picture
 from semiseg.files import write_json, write_text
 
+CLASS_TABLES = ("labels.json", "labels.txt", "labels.ctbl")
+"""Names, values and colours of the classes: for programs, ITK-SNAP and 3D Slicer."""
+
 
 def label_file(out: Path, case: Case) -> Path:
     return Path(out) / f"{case.name}{'.png' if is_picture(case.images[0]) else '.nii.gz'}"

@@ -22,7 +22,7 @@ from semiseg.devices import chosen_device
 from semiseg.draws import seed_of
 from semiseg.errors import InputError, OutOfMemory, SomeCasesFailed, UserError
 from semiseg.files import replacing, write_json
-from semiseg.manifest import MANIFEST, file_hashes, write_manifest
+from semiseg.manifest import claim, file_hashes, write_manifest
 from semiseg.methods.strong import PUBLISHED_WARP
 from semiseg.models.model import LoadedModel, weights_hash
 from semiseg.models.volumes import Volume
@@ -159,7 +159,12 @@ def rank_cases(
         "compared": [weights_hash(model) for model in compared],
         "transforms": transforms.model_dump(mode="json", exclude={"versions"}),
     }
-    _refuse_other_results(out)
+    claim(
+        out,
+        "rank",
+        ("ranking.csv", "summary.json", TRANSFORMS, "failed.csv"),
+        inputs=[path for case in cases for path in case.images],
+    )
     hashes = {case.name: file_hashes(path for path in case.images if path.is_file()) for case in cases}
     scored = {} if overwrite else _earlier_scores(out, hashes, made_by)
     skipped = tuple(case.name for case in cases if case.name in scored)
@@ -231,15 +236,6 @@ def _require_one_preparation(models: Sequence[LoadedModel]) -> None:
         raise UserError(
             f"{groups[1][0].name}: got a plan that prepares scans otherwise than that of {groups[0][0].name}, expected "
             "the same spacing, slices and normalisation; rank with each alone, or average models of one plan"
-        )
-
-
-def _refuse_other_results(out: Path) -> None:
-    command = _read_json(out / MANIFEST).get("command", "rank")
-    if command != "rank":
-        raise UserError(
-            f"{out}: got the results of `semiseg {command}`, expected an empty folder or an earlier ranking; "
-            "choose another --out"
         )
 
 

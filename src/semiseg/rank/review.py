@@ -24,10 +24,10 @@ from semiseg.data.space import most_probable
 from semiseg.devices import chosen_device
 from semiseg.errors import InputError, SomeCasesFailed, UserError
 from semiseg.files import replacing, write_json, write_text
-from semiseg.manifest import MANIFEST, file_hash, write_manifest
+from semiseg.manifest import MANIFEST, claim, file_hash, write_manifest
 from semiseg.models.model import LoadedModel, weights_hash
 from semiseg.prediction.cases import case_volumes
-from semiseg.prediction.label_files import write_failures, write_tables
+from semiseg.prediction.label_files import CLASS_TABLES, write_failures, write_tables
 from semiseg.prediction.segment import models_and_cases
 from semiseg.progress import say, track
 from semiseg.rank.scans import rank_with
@@ -120,6 +120,13 @@ def review_scans(
         raise InputError(
             f"{scans[0]}: got only scans that the run has labels of, or tests on, expected others; name more scans"
         )
+    claim(
+        out,
+        "review",
+        (RECORD, SHEET, "README.txt", "failed.csv", *CLASS_TABLES),
+        inputs=[path for case in cases for path in case.images],
+        owned=(out / RECORD).exists(),
+    )
     record = _earlier(out, [weights_hash(model) for model in loaded], overwrite)
     if ranking is None:
         ranking = out / "ranking"
@@ -170,8 +177,10 @@ def _earlier(out: Path, weights: Sequence[str], overwrite: bool) -> dict[str, An
     """The record of the review in `out`, to be added to; an empty one where there is none or it may be replaced."""
     fresh: dict[str, Any] = {"weights": list(weights), "cases": {}}
     if not (out / RECORD).exists():
-        if (out / MANIFEST).exists():
-            raise UserError(f"{out}: got the results of another command, expected a review or nothing; choose another")
+        if (out / MANIFEST).exists():  # its files would be taken for new ones
+            raise UserError(
+                f"{out}: got no {RECORD}, expected a review or nothing; restore it, or choose another --out"
+            )
         return fresh
     record = read_record(out)
     if overwrite:
@@ -309,7 +318,7 @@ def _write_manifest(
 ) -> None:
     images = [path for name in record["cases"] if name in cases for path in cases[name].images if path.is_file()]
     files = [file for one in record["cases"].values() for file in one["files"]]
-    tables = ("labels.json", "labels.txt", "labels.ctbl", "README.txt", RECORD, SHEET)
+    tables = (*CLASS_TABLES, "README.txt", RECORD, SHEET)
     write_manifest(
         out, "review", images, [out / file for file in (*files, *tables) if (out / file).exists()], duration_s,
         models=[model.name for model in models], weights=record["weights"],

@@ -22,6 +22,8 @@ from semiseg.report.sections import anchor, class_table, dice_boxes, efficiency,
 from semiseg.report.study import Study, summarise
 from semiseg.runs.folder import RunFolder
 
+GENERATOR = '<meta name="generator" content="semiseg">'
+"""In the head of every report: what begins so may be replaced by another."""
 LARGEST = 20_000_000
 """Bytes of the whole file."""
 PICTURE_BYTES, VOLUME_BYTES = 5_000_000, 8_000_000
@@ -32,10 +34,13 @@ VENDOR = Path(__file__).parent / "vendor"
 def report_folders(folders: Sequence[Path], out: Path | None = None) -> Path:
     """Write a report of runs, benches, rankings and evaluations to `out`, default report.html in the first of them.
 
-    Raises UserError for a folder that is none of these, InputError for a missing or damaged file.
+    Raises UserError for a folder that is none of these, and for an `out` that is no report; InputError for a missing
+    or damaged file.
     """
     from semiseg.report.sources import open_studies
 
+    if out is not None:
+        _refuse_to_replace(Path(out))
     studies = open_studies([Path(folder) for folder in folders])
     title = studies[0].title if len(studies) == 1 else " and ".join(study.title for study in studies)
     return write_report(studies, Path(out) if out else Path(folders[0]) / "report.html", title=title)
@@ -75,6 +80,14 @@ def write_report(studies: Sequence[Study], out: Path, *, title: str, remarks: Se
         raise UserError(f"{out}: got {len(text) / 1e6:.0f} MB, expected less than 20; report fewer folders at once")
     write_text(out, text)
     return Path(out)
+
+
+def _refuse_to_replace(out: Path) -> None:
+    """A file that is there is replaced only if it is a report."""
+    if out.suffix.lower() not in (".html", ".htm") or out.is_dir():
+        raise UserError(f"--out: got {out}, expected a file that ends in .html; name one")
+    if out.exists() and GENERATOR.encode() not in out.read_bytes()[:2000]:
+        raise UserError(f"--out: got {out}, which is there and is no report of semiseg; choose another name")
 
 
 def niivue() -> str:

@@ -52,6 +52,12 @@ class RunFolder:
         self.scores_of_last = self.path / "scores-last"
 
     @property
+    def names(self) -> tuple[str, ...]:
+        """Everything that a run leaves in its folder, by its name there."""
+        files = (self.splits, self.provenance, self.plan, self.environment, self.log, self.result, self.progress)
+        return (*(path.name for path in files), "model", "checkpoints", "pictures")
+
+    @property
     def finished(self) -> bool:
         """Whether training came to its end; the result is written last."""
         return self.result.exists()
