@@ -45,12 +45,17 @@ TESTS = {
     "losses.py": ["tests/test_losses.py"],
     "evaluation/metrics.py": ["tests/evaluation/test_metrics.py"],
     "transforms": ["tests/transforms", RANGES],
-    "methods": ["tests/methods", RANGES, DEFAULTS],
+    "methods": [RANGES, DEFAULTS, "tests/methods/test_traces.py", "tests/methods"],
     "training/launch.py": ["tests/training/test_launch.py"],
     "training/pictures.py": ["tests/training/test_pictures.py"],
-    "training": ["tests/training", "tests/experiments/test_experiment.py", RANGES, DEFAULTS],
+    "training": [RANGES, DEFAULTS, "tests/training", "tests/experiments/test_experiment.py"],
 }
-"""What is mutated, below `SOURCE`, and the tests that should notice; the first name that fits."""
+"""What is mutated, below `SOURCE`, and the tests that should notice, the quick ones first; the first name that fits."""
+OF_ONE_METHOD = {
+    **{name: name for name in ("bcp", "cps", "equireg", "fixmatch", "own", "roam", "supervised", "uamt", "unimatch")},
+    "mean_teacher": "mean_teacher or MeanTeacher",
+}
+"""Page of a method to its tests among those of all methods, as pytest's -k has it."""
 LEAST = 3
 """Mutants of a file, where there are so many places; the others are shared out by lines."""
 LANE = "not slow and not realdata and not slurm"
@@ -221,7 +226,9 @@ def drawn(count: int, seed: int) -> list[Mutant]:
 
 
 def tests_of(file: str) -> list[str]:
-    return next(tests for name, tests in TESTS.items() if file == name or file.startswith(f"{name}/"))
+    tests = next(tests for name, tests in TESTS.items() if file == name or file.startswith(f"{name}/"))
+    alone = OF_ONE_METHOD.get(Path(file).stem) if file.startswith("methods/") else None
+    return [*tests, "-k", alone] if alone else tests
 
 
 def run_tests(copy: Path, tests: list[str], limit_s: float) -> tuple[str, float, str]:
