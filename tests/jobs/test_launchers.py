@@ -273,3 +273,27 @@ def test_a_job_that_is_to_stop_does_not_begin(tmp_path):
     job = shell(tmp_path, 0, "echo begun")
     assert run_job(job, stopping=stopping) == 75
     assert job.log.read_text() == ""
+
+
+@pytest.mark.usefixtures("fake_slurm")
+@pytest.mark.parametrize("text", ["--user=root", "7 --user=root", "", "7;scancel", "٣"])
+def test_a_job_number_that_is_none_never_reaches_scancel(tmp_path, text):
+    """The folder may come from somebody: `--user=root` cancelled every job of the user."""
+    left = tmp_path / "out" / "abcd"
+    left.mkdir(parents=True)
+    (left / "job").write_text(text)
+    where = launcher_named("slurm", 1, tmp_path / "out")
+    with pytest.raises(UserError, match=r"job: got .*, expected the number of a SLURM job"):
+        list(where.run([shell(tmp_path, 0, "true")]))
+    assert not (tmp_path / "cancelled").exists()
+    assert not (tmp_path / "asked").exists()
+
+
+@pytest.mark.usefixtures("fake_slurm")
+def test_a_refused_batch_leaves_no_folder(tmp_path):
+    refusing = tmp_path / "bin" / "sbatch"
+    refusing.write_text("#!/bin/sh\necho 'invalid partition' >&2\nexit 1\n")
+    where = launcher_named("slurm", 1, tmp_path / "out")
+    with pytest.raises(UserError, match="invalid partition"):
+        list(where.run([shell(tmp_path, 0, "true")]))
+    assert not list((tmp_path / "out").iterdir())

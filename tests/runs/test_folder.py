@@ -1,15 +1,18 @@
 """What a run has written is read back in one place, and a damaged file is named."""
 
 import json
+import os
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from support.finished import DICE, make_dataset, make_run, make_scores
 
 import semiseg
-from semiseg.errors import InputError
+from semiseg.errors import InputError, UserError
 from semiseg.runs.contents import Score, read_scores
 from semiseg.runs.folder import RunFolder
 
@@ -207,3 +210,24 @@ def test_no_other_module_reads_the_files_of_a_run():
         if named.search(line) and path.name != "folder.py"
     }
     assert not {line for line in found if not line.startswith("jobs/")}  # a job has a log of its own
+
+
+def test_two_processes_never_train_in_one_folder(tmp_path):
+    """The second is told who holds it; a holder that was killed holds nothing."""
+    run = RunFolder(tmp_path)
+    script = (
+        "import sys, time; from pathlib import Path; from semiseg.runs.folder import RunFolder\n"
+        "with RunFolder(Path(sys.argv[1])).alone():\n    print('held', flush=True); time.sleep(60)"
+    )
+    other = subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    assert other.stdout is not None
+    assert other.stdout.readline() == "held\n"
+    with pytest.raises(UserError, match=rf"another process that trains here \(process {other.pid} on \S+\), expected"):
+        run.alone().__enter__()
+    other.kill()
+    other.wait()
+    other.stdout.close()
+    with run.alone(), pytest.raises(UserError, match=f"process {os.getpid()} on"):
+        RunFolder(tmp_path).alone().__enter__()
+    with run.alone():
+        pass

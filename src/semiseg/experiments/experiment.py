@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Literal
 
@@ -129,6 +130,24 @@ def train_run(
     if folder.result.exists():
         say(f"{out}: already finished; nothing to do")
         return folder
+    with ExitStack() as held:
+        return _train(settings, folder, wanted, held if main else None, resume=resume, device=device, workers=workers)
+
+
+def _train(
+    settings: RunSettings,
+    folder: RunFolder,
+    wanted: dict[str, Any],
+    held: ExitStack | None,
+    *,
+    resume: bool,
+    device: str,
+    workers: int,
+) -> RunFolder:
+    """wanted: the settings, resolved. held: what is given back at the end, of the main process; None in the others."""
+    main = held is not None
+    if held and folder.config.exists():
+        held.enter_context(folder.alone())
     begun = folder.config.exists()  # it is written last: without it, splits and plan may be of other settings
     dataset, splits = _announced(settings, workers, folder.splits if begun else None)
     if settings.training.patience is not None and not splits.val:
@@ -157,8 +176,11 @@ def train_run(
             "plan.train_on=regions"
         )
     method = build_method(name, network, config | {"regions": plan.region_members})
-    if main and not begun:  # only now: a mistake found above must not leave a folder that refuses the corrected command
+    if held and not begun:  # only now: a mistake found above must not leave a folder that refuses the corrected command
         claim(folder.path, "train", folder.names)
+        held.enter_context(folder.alone())
+        if folder.config.exists():
+            raise UserError(f"{folder.path}: got a run that began meanwhile, expected none; choose another --out")
         splits.save(folder.splits)
         write_json(folder.provenance, labelled_by)
         plan.save(folder.plan)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
 import shlex
 import shutil
@@ -126,17 +127,28 @@ class Slurm:
         words += ["--open-mode=append", f"--output={batch}/%a.log", "--job-name=semiseg", *self._settings.flags()]
         made = subprocess.run([*words, f"--wrap=exec {command}"], capture_output=True, text=True, check=False)
         if made.returncode:
+            shutil.rmtree(batch)
             raise UserError(f"--launcher slurm: got {made.stderr.strip()!r} from sbatch; correct --slurm settings")
-        return made.stdout.strip().partition(";")[0]  # a cluster's name may follow
+        return _job_number(made.stdout.partition(";")[0], "sbatch")  # a cluster's name may follow
 
     def _cancel_earlier(self) -> None:
         """Of a launcher that was killed: its jobs would do the same work. They save a checkpoint."""
         for file in self._folder.glob("*/job"):
-            number = file.read_text(encoding="utf-8")
+            number = _job_number(file.read_text(encoding="utf-8", errors="replace"), str(file))
             subprocess.run(["scancel", "--quiet", number], check=False)
             while _queued(number):
                 time.sleep(POLL_S)
             shutil.rmtree(file.parent)
+
+
+def _job_number(text: str, where: str) -> str:
+    """What may become an argument of scancel: the text of a file that somebody sends could be one of its flags."""
+    number = text.strip()
+    if not re.fullmatch(r"\d{1,12}(_\d{1,9})?", number, re.ASCII):
+        raise UserError(
+            f"{where}: got {number!r:.80}, expected the number of a SLURM job; remove it, or use another --out"
+        )
+    return number
 
 
 def _status(batch: Path, index: int) -> int | None:

@@ -36,7 +36,7 @@ class MonaiNetwork(nn.Module):
         known = {"spatial_dims": len(patch), "in_channels": channels, "out_channels": classes, "img_size": patch}
         known |= {"pretrained": False}  # or it would download weights whenever the network is built, to predict too
         for key, value in options.items():
-            if key.startswith("pretrained") and value:
+            if key.startswith(("pretrained", "use_pretrained", "weights")) and value:
                 raise UserError(
                     f"network.options.{key}: got {value!r}, expected none, as nothing is downloaded; "
                     "leave it out, and start from a run or model of yours with --init"

@@ -6,7 +6,8 @@ import json
 import os
 import platform
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -21,6 +22,11 @@ from semiseg.manifest import MANIFEST
 from semiseg.progress import say
 from semiseg.runs.checkpoint import Checkpoint, read_checkpoint
 from semiseg.runs.contents import RunResult, Score, TrainLine, ValidationLine, read_scores
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 METRICS = "metrics.csv"
 """In a folder of scores."""
@@ -42,6 +48,7 @@ class RunFolder:
         self.environment = self.path / "env.json"
         self.log = self.path / "metrics.jsonl"
         self.result = self.path / "result.json"
+        self.lock = self.path / "run.lock"
         self.model = self.path / "model"
         self.pictures = self.path / "pictures"
         self.progress = self.path / "progress.png"
@@ -99,6 +106,29 @@ class RunFolder:
         if not isinstance(values, dict):
             raise InputError(f"{self.environment}: got a {type(values).__name__}, expected a JSON object; {action}")
         return values
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Hold the run's lock, which is free again when its holder ends, however it does.
+
+        Raises UserError, naming host and process, while another process holds it.
+        """
+        with self.lock.open("a+", encoding="utf-8") as file:
+            try:
+                if fcntl:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                file.seek(0)
+                raise UserError(
+                    f"{self.path}: got another process that trains here ({file.read(200).strip() or 'unknown'}), "
+                    "expected none; wait until it ends, or choose another --out"
+                ) from None
+            except OSError:  # a shared disk without locks
+                say(f"{self.path}: its disk has no locks; see that no other process trains here")
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {platform.node()}")
+            file.flush()
+            yield
 
     def write_config(self, settings: dict[str, Any]) -> None:
         write_text(self.config, yaml.safe_dump(settings, sort_keys=False, allow_unicode=True))
