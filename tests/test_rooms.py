@@ -28,7 +28,8 @@ def name_of(path: Path) -> str:
 
 
 MODULES = {name_of(path): path for path in SOURCE.rglob("*.py")}
-MODULES.pop("__init__")  # the public names, which come from everywhere
+for outermost in ("__init__", "__main__"):  # the public names, which come from everywhere; the command
+    MODULES.pop(outermost)
 
 
 def imports_of(path: Path) -> set[str]:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from multiprocessing import get_context
 from typing import TypeVar
 
-from semiseg.errors import OutOfMemory, UserError
+from semiseg.errors import OutOfMemory, Preempted, UserError
 from semiseg.progress import track
 
 Item = TypeVar("Item")
@@ -26,6 +28,27 @@ def default_workers() -> int:
     # macOS and Windows do not say which cores a process may use
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(8, cores)
+
+
+@contextmanager
+def preempted_by_sigterm(message: str) -> Iterator[None]:
+    """SIGTERM, which schedulers send before they kill, raises Preempted with this message in the block.
+
+    In the main thread only: whoever runs another handles signals.
+    """
+
+    def stop(*_: object) -> None:
+        raise Preempted(message)
+
+    try:
+        before = signal.signal(signal.SIGTERM, stop)
+    except ValueError:
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def each(function: Callable[[Item], Result], items: Sequence[Item], description: str, workers: int) -> Iterator[Result]:

@@ -1,8 +1,11 @@
 """What the command line makes of mistakes that no reader caught: one line on standard error, and an exit code."""
 
 import errno
+import os
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
 import torch
@@ -84,3 +87,33 @@ def test_a_network_far_too_wide_is_told_as_memory():
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert done.returncode == 6, done.stderr
     assert done.stderr.startswith("error: out of memory")
+
+
+def test_the_package_runs_as_a_module():
+    done = subprocess.run([sys.executable, "-m", "semiseg", "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("semiseg ")
+
+
+def test_ctrl_c_while_importing_is_no_traceback(tmp_path):
+    (tmp_path / "typer.py").write_text("raise KeyboardInterrupt")
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
+    words = [sys.executable, "-m", "semiseg", "--help"]
+    done = subprocess.run(words, capture_output=True, text=True, check=False, env=environment)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+
+
+def test_sigterm_before_the_first_step_says_that_it_can_be_started_again(plain_cohort, tmp_path, monkeypatch):
+    """A scheduler that requeues on 75 would not on 143."""
+    data = plain_cohort()
+
+    def told(*_, **__):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(5)
+
+    monkeypatch.setattr("semiseg.experiments.experiment.checked_splits", told)
+    before = signal.getsignal(signal.SIGTERM)
+    code, _, err = semiseg("train", data, "--labelled", "2", "--out", tmp_path / "run")
+    assert code == 75
+    assert "stopped before the first step" in err
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert not (tmp_path / "run").exists()

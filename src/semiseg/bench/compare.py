@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import signal
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,10 +23,11 @@ from semiseg.bench.grid import (
 )
 from semiseg.bench.lines import Line, summarise, to_json, write_summary
 from semiseg.bench.results import read_finished, write_results
-from semiseg.errors import Preempted, SomeCasesFailed
+from semiseg.errors import SomeCasesFailed
 from semiseg.experiments.experiment import prepare_dataset
 from semiseg.files import write_json
 from semiseg.jobs.job import Job, Launcher, last_line
+from semiseg.processes import preempted_by_sigterm
 from semiseg.progress import say, time_left
 
 
@@ -66,7 +66,10 @@ def run_bench(
             prepare_dataset(run_settings(settings, Run(BASELINE, ALL, 0), plan), workers)
             jobs = {_job(settings, run, plan, out, device): run for run in missing}
             start = time.monotonic()
-            with _termination(out), closing(launcher.run(list(jobs))) as ended:
+            with (
+                preempted_by_sigterm(f"{out}: stopped; the same command goes on"),
+                closing(launcher.run(list(jobs))) as ended,
+            ):
                 for done, (job, status) in enumerate(ended, start=1):
                     name = jobs[job].name
                     if status or not is_finished(out / "runs" / name):
@@ -81,24 +84,6 @@ def run_bench(
 def _job(settings: BenchSettings, run: Run, plan: Path, out: Path, device: str) -> Job:
     words = command(run_settings(settings, run, plan), out / "runs" / run.name, device)
     return Job(tuple(words), out / "logs" / f"{run.name}.log", Path.cwd())
-
-
-@contextmanager
-def _termination(out: Path) -> Iterator[None]:
-    """SIGTERM becomes an exception, so that the runs are told to stop too; in the main thread only."""
-
-    def stop(*_: object) -> None:
-        raise Preempted(f"{out}: stopped; the same command goes on")
-
-    try:
-        before = signal.signal(signal.SIGTERM, stop)
-    except ValueError:
-        yield
-        return
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def collect(settings: BenchSettings, out: Path, failed: Mapping[str, str]) -> Comparison:

@@ -28,7 +28,7 @@ from semiseg.methods import build_method
 from semiseg.methods.own import refuse_other_file
 from semiseg.models.model import build_network, checkpoint_weights, save_model, start_from
 from semiseg.models.volumes import reference_volumes
-from semiseg.processes import default_workers
+from semiseg.processes import default_workers, preempted_by_sigterm
 from semiseg.progress import say, set_quiet
 from semiseg.runs.checkpoint import Progress
 from semiseg.runs.folder import RunFolder
@@ -130,7 +130,8 @@ def train_run(
     if folder.result.exists():
         say(f"{out}: already finished; nothing to do")
         return folder
-    with ExitStack() as held:
+    early = f"{out}: stopped before the first step; the same command, with --resume if it is refused, goes on"
+    with ExitStack() as held, preempted_by_sigterm(early):
         return _train(settings, folder, wanted, held if main else None, resume=resume, device=device, workers=workers)
 
 
