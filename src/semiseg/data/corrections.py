@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import difflib
 import hashlib
-import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -178,7 +177,11 @@ def refuse_changed(path: Path, now: Sequence[Mapping[str, str]]) -> None:
     """Raises InputError if a label is another one than when the run was begun. path: of its provenance.json."""
     if not path.exists():  # begun by a version that wrote none
         return
-    before = {row["case"]: row["hash"] for row in json.loads(path.read_text(encoding="utf-8"))}
+    expected, action = "the labels that the run was begun with", "restore it, or choose another --out"
+    try:
+        before = {row["case"]: row["hash"] for row in read_json(path, expected, action)}
+    except (LookupError, TypeError) as error:
+        raise InputError(f"{path}: got {error!r:.200}, expected {expected}; {action}") from None
     changed = [row["label"] for row in now if before.get(row["case"]) != row["hash"]]
     if changed:
         raise InputError(

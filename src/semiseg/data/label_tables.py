@@ -15,11 +15,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from semiseg.data.dataset import Dataset
 from semiseg.data.facts import LabelFacts, case_facts
 from semiseg.errors import InputError, UserError
+from semiseg.files import read_yaml
 
 Table = Mapping[str, tuple[int, ...]]
 """Class name to the values in label files that it unites; predictions hold the first."""
@@ -157,11 +156,7 @@ def _numbering(dataset: Dataset, numberings: Mapping[str, Table]) -> str:
 
 
 def _read_table(path: Path) -> tuple[Table, bool]:
-    try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))  # JSON is YAML
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())
-        raise InputError(f"{path}: got {reason}, expected lines `name: value` or `name: [values]`") from None
+    document = read_yaml(path, "lines `name: value` or `name: [values]`", "correct it")  # JSON is YAML
     if not isinstance(document, dict) or not document:
         raise InputError(f"{path}: got no table, expected lines `name: value` or `name: [values]`; write one")
     other = document.pop("other", None)

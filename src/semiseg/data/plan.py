@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -10,8 +9,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field
 
 from semiseg.data.label_values import listed, one_by_one
-from semiseg.errors import InputError
-from semiseg.files import write_json
+from semiseg.files import read_json, write_json
 from semiseg.networks.network_plan import NetworkPlan, require
 from semiseg.settings import Settings
 from semiseg.transforms.augment import Augmentation
@@ -199,11 +197,7 @@ class Plan(Settings):
 
     @classmethod
     def load(cls, path: Path) -> Plan:
-        try:
-            values = json.loads(Path(path).read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise InputError(f"{path}: {error}, expected a plan.json; make one with `semiseg plan`") from None
-        return cls.checked(values, where=str(path))
+        return cls.checked(read_json(path, "a plan.json", "make one with `semiseg plan`"), where=str(path))
 
     @classmethod
     def checked(cls, values: Mapping[str, Any], where: str) -> Self:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -16,7 +15,7 @@ from typing import Any
 
 from semiseg.data.dataset import Case, Dataset
 from semiseg.errors import InputError, UserError
-from semiseg.files import write_json
+from semiseg.files import read_json, write_json
 
 _SHARE = re.compile(r"\d+|(\d+\.\d*|\.\d+)|(\d+\.?\d*|\.\d+)%")
 """A count, a fraction with a point, or a percentage."""
@@ -82,13 +81,13 @@ class SplitNames:
     def load(cls, path: Path) -> SplitNames:
         """Raises InputError for anything but a list with one split."""
         try:
-            (split,) = json.loads(Path(path).read_text(encoding="utf-8"))
+            (split,) = read_json(path, "a list with one split", "write it anew")
             parts = [split.get(key, []) for key in ("train", "val", "unlabelled", "test")]
             if not all(isinstance(part, list) and all(isinstance(name, str) for name in part) for part in parts):
                 raise TypeError("parts that are no lists of names")
             train, val, unlabelled, test = (tuple(part) for part in parts)
             return cls(train, val, unlabelled, test, int(split.get("split_seed", 0)), int(split.get("draw", 0)))
-        except (OSError, ValueError, TypeError, AttributeError) as error:
+        except (ValueError, TypeError, AttributeError) as error:
             raise InputError(f"{path}: got {error}, expected a list with one split; write it anew") from None
 
 

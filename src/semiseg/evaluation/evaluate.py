@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import csv
 import difflib
-import json
 import shutil
 import time
 from collections.abc import Mapping, Sequence
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import Field
 
 from semiseg.data.dataset import Dataset
 from semiseg.data.dicom import refuse_dicom
@@ -29,10 +29,11 @@ from semiseg.evaluation.case import Task, score_case
 from semiseg.evaluation.parts import read_parts, write_part
 from semiseg.evaluation.summary import DISTANCES, Tally
 from semiseg.evaluation.truth import as_predicted, open_labels
-from semiseg.files import replacing, write_json
+from semiseg.files import read_json, replacing, write_json
 from semiseg.jobs.shards import Shard, shards_folder
 from semiseg.manifest import MANIFEST, begin_anew, claim, file_hashes, write_manifest
 from semiseg.processes import each
+from semiseg.settings import ReadBack
 
 COLUMNS = (
     *("case", "class", "value", "kind", "state", "dice", "iou", *DISTANCES, "surface_dice", "tolerance_mm"),
@@ -106,7 +107,7 @@ def evaluate_folder(
     selected = _select(cases, predictions, predicted, labels, files)
     ignore = truth.ignore if ignore is None else ignore
     named = _named_classes(classes, predictions, truth.classes, ignore)
-    truth, regions, notes = as_predicted(truth, named or {}, _read_json(predictions / MANIFEST).get("labels", {}))
+    truth, regions, notes = as_predicted(truth, named or {}, _left(predictions).labels.model_dump())
     meaning = replace(truth, cases=(), ignore=ignore)
     pairs = [(case, predicted.get(case), files[case]) for case in selected]
     inputs = [path for _, *paths in pairs for path in paths if path is not None and path.is_file()]
@@ -168,6 +169,27 @@ def evaluate_folder(
 # Which files belong together, and what their values mean.
 
 
+class _Meaning(ReadBack):
+    """What `predict` left about label values: see `as_predicted`."""
+
+    relabel: dict[str, int] = Field(default_factory=dict)
+    other_is_background: bool = False
+    regions: dict[str, tuple[int, ...]] = Field(default_factory=dict)
+
+
+class _Left(ReadBack):
+    """What `predict` left about a folder of predictions."""
+
+    requested: tuple[str, ...] | None = None
+    """Cases that were to be predicted."""
+    labels: _Meaning = _Meaning()
+
+
+def _left(predictions: Path) -> _Left:
+    path = predictions / MANIFEST
+    return _Left.of(_read_json(path), str(path), "the manifest of predictions", "remove it, or predict anew")
+
+
 def _predicted_files(predictions: Path) -> dict[str, Path]:
     if not predictions.is_dir():
         raise InputError(f"{predictions}: got no such folder, expected one with CASE.nii.gz; check PREDICTIONS")
@@ -189,7 +211,7 @@ def _select(
     files: Mapping[str, Path],
 ) -> list[str]:
     if cases is None:
-        requested = _read_json(predictions / MANIFEST).get("requested")
+        requested = _left(predictions).requested
         selected = sorted(files) if requested is None else [case for case in requested if case in files]
     else:
         selected = list(dict.fromkeys(cases))
@@ -249,10 +271,7 @@ def _read_json(path: Path) -> dict[str, Any]:
     """An empty dictionary where there is no file."""
     if not path.exists():
         return {}
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{path}: got {error}, expected JSON; remove the file or write it again") from None
+    value = read_json(path, "JSON", "remove the file or write it again")
     if not isinstance(value, dict):
         raise InputError(f"{path}: got a {type(value).__name__}, expected a JSON object; write it again")
     return value

@@ -9,8 +9,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from semiseg.errors import InputError
 from semiseg.evaluation.summary import ScoredCase
-from semiseg.files import write_json
+from semiseg.files import read_json, write_json
 from semiseg.jobs.shards import Shard, shards_folder
 from semiseg.manifest import file_hashes
 
@@ -38,12 +39,16 @@ def read_parts(out: Path, settings: Mapping[str, Any], inputs: Mapping[str, list
 
 
 def _parts(out: Path, settings: Mapping[str, Any], inputs: Mapping[str, list[Path]]) -> Iterator[ScoredCase]:
+    expected, action = "scores of a shard", "remove it; they are made anew"
     for path in sorted(shards_folder(out).glob("*/scores.json")):
-        part = json.loads(path.read_text(encoding="utf-8"))
-        if part["version"] != version("semiseg") or part["settings"] != json.loads(json.dumps(settings)):
-            continue
-        for values in part["cases"]:
-            if values.pop("inputs") == file_hashes(inputs.get(values["case"], [])):
-                for name in ("unknown_truth", "unknown_prediction"):
-                    values[name] = frozenset(values[name])
-                yield ScoredCase(**values)
+        part = read_json(path, expected, action)
+        try:
+            if part["version"] != version("semiseg") or part["settings"] != json.loads(json.dumps(settings)):
+                continue
+            for values in part["cases"]:
+                if values.pop("inputs") == file_hashes(inputs.get(values["case"], [])):
+                    for name in ("unknown_truth", "unknown_prediction"):
+                        values[name] = frozenset(values[name])
+                    yield ScoredCase(**values)
+        except (LookupError, TypeError, AttributeError) as error:
+            raise InputError(f"{path}: got {error!r:.200}, expected {expected}; {action}") from None

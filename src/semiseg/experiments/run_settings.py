@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-import yaml
 from pydantic import Field
 
 from semiseg.data.dataset import Dataset
@@ -14,8 +13,9 @@ from semiseg.data.label_tables import apply_table
 from semiseg.data.layouts import open_dataset
 from semiseg.data.plan import merged
 from semiseg.data.planning import Dims
-from semiseg.errors import UserError
+from semiseg.errors import InputError, UserError
 from semiseg.experiments.recipes import load_recipe
+from semiseg.files import read_yaml
 from semiseg.methods.own import file_of, method_named
 from semiseg.settings import WORD, Settings
 from semiseg.training.session import TrainingConfig
@@ -104,10 +104,9 @@ def read_settings(config: Path | None, assignments: Mapping[str, Any]) -> dict[s
     values: dict[str, Any] = {}
     if config is not None:
         try:
-            values = yaml.safe_load(Path(config).read_text(encoding="utf-8")) or {}
-        except (OSError, yaml.YAMLError) as error:
-            reason = " ".join(str(error).split())
-            raise UserError(f"--config {config}: {reason}, expected a YAML file of settings") from None
+            values = read_yaml(config, "a YAML file of settings", "correct it") or {}
+        except InputError as error:
+            raise UserError(f"--config {error}") from None
         if not isinstance(values, dict):
             raise UserError(f"--config {config}: expected `key: value` lines")
         if isinstance(values.get("method"), str):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ from torch import Tensor, nn
 
 from semiseg.data.plan import Plan
 from semiseg.errors import InputError
-from semiseg.files import replacing, write_json
+from semiseg.files import read_json, replacing, write_json
 from semiseg.networks import network_from
 from semiseg.networks.ensemble import Ensemble, members
 from semiseg.runs.checkpoint import read_checkpoint, read_weights, require_alike
@@ -63,10 +62,10 @@ def load_model(path: Path, checkpoint: Literal["best", "last"] | None = None) ->
     description = path / "model.json"
     if not description.exists():
         raise InputError(f"{path}: got no model.json, expected a run or a model folder; check the path")
+    values = read_json(description, "a model's description", "export it again")
     try:
-        values = json.loads(description.read_text(encoding="utf-8"))
         plan, made = values["plan"], values["format"]
-    except (ValueError, KeyError, TypeError) as error:
+    except (KeyError, TypeError) as error:
         raise InputError(f"{description}: {error!r}, expected a model's description; export it again") from None
     if made != FORMAT:
         raise InputError(f"{description}: got format {made!r}, expected {FORMAT}; use the version that made it")
@@ -95,8 +94,8 @@ def model_facts(path: Path) -> dict[str, Any]:
     run = RunFolder(_located(Path(path)))
     description = (run.model if run.config.exists() else run.path) / "model.json"
     try:
-        return dict(json.loads(description.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
+        return dict(read_json(description, "a model's description", "export it again"))
+    except (InputError, ValueError, TypeError):
         return {}
 
 

@@ -37,6 +37,8 @@ class NetworkPlan(Settings):
     @model_validator(mode="before")
     @classmethod
     def _fill_by_name(cls, values: Any) -> Any:
+        if not isinstance(values, Mapping):
+            return values
         return {**_PUBLISHED.get(str(values.get("name", "unet")), {}), **values}
 
     @classmethod

@@ -24,6 +24,7 @@ from semiseg.data.prepare import read_channels
 from semiseg.data.space import NetworkSpace, file_volumes, most_probable, to_network_space
 from semiseg.devices import chosen_device
 from semiseg.errors import InputError, OutOfMemory, SomeCasesFailed, UserError
+from semiseg.files import read_json
 from semiseg.jobs.shards import shards_folder
 from semiseg.manifest import MANIFEST, begin_anew, claim, write_manifest
 from semiseg.models.model import LoadedModel, weights_hash
@@ -222,7 +223,11 @@ def refuse_other_predictions(out: Path, made_by: Mapping[str, Any]) -> None:
     # none where it was interrupted before its end
     for manifest in (out / MANIFEST, *sorted(shards_folder(out).glob(f"*/{MANIFEST}"))):
         try:
-            before = json.loads(manifest.read_text(encoding="utf-8")) if manifest.exists() else {}
+            before = (
+                read_json(manifest, "the manifest of earlier predictions", "choose another --out")
+                if manifest.exists()
+                else {}
+            )
             changed = [key for key, value in made_by.items() if before.get(key, value) != value]
         except (ValueError, AttributeError) as error:
             wanted = "expected the manifest of earlier predictions; choose another --out"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from semiseg.data.space import to_network_space
 from semiseg.devices import chosen_device
 from semiseg.draws import seed_of
 from semiseg.errors import InputError, OutOfMemory, SomeCasesFailed, UserError
-from semiseg.files import replacing, write_json
+from semiseg.files import read_json, replacing, write_json
 from semiseg.manifest import claim, file_hashes, write_manifest
 from semiseg.methods.strong import PUBLISHED_WARP
 from semiseg.models.model import LoadedModel, weights_hash
@@ -67,10 +66,7 @@ class Transforms(Settings):
     @classmethod
     def load(cls, path: Path) -> Transforms:
         """Raises InputError for a file that cannot be read, UserError for values that make no sense."""
-        try:
-            values = json.loads(Path(path).read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise InputError(f"{path}: {error}, expected the {TRANSFORMS} of an earlier ranking") from None
+        values = read_json(path, f"the {TRANSFORMS} of an earlier ranking", "check the path")
         if not isinstance(values, dict):
             raise InputError(f"{path}: got {values!r}, expected the {TRANSFORMS} of an earlier ranking")
         return cls.parse(values, where=str(path))
@@ -262,7 +258,7 @@ def _read_json(path: Path) -> dict[str, Any]:
     if not path.exists():
         return {}
     try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
+        return dict(read_json(path, "a file of an earlier ranking", "choose another --out"))
     except (ValueError, TypeError) as error:
         raise UserError(f"{path}: got {error!r}, expected a file of an earlier ranking; choose another --out") from None
 

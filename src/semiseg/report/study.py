@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from semiseg import files
 from semiseg.bench.lines import Line
 from semiseg.data.dataset import Case
 from semiseg.errors import InputError
@@ -161,7 +161,4 @@ def read_text(path: Path) -> str:
 
 
 def read_json(path: Path) -> Any:
-    try:
-        return json.loads(read_text(path))
-    except ValueError as error:
-        raise InputError(f"{path}: {error}, expected a file of a finished run; run it again") from None
+    return files.read_json(path, "a file of a finished run", "run it again")

@@ -17,7 +17,7 @@ import yaml
 
 from semiseg.data.splits import SplitNames
 from semiseg.errors import InputError, UserError
-from semiseg.files import write_json, write_text
+from semiseg.files import read_json, write_json, write_text
 from semiseg.manifest import MANIFEST
 from semiseg.progress import say
 from semiseg.runs.checkpoint import Checkpoint, read_checkpoint
@@ -83,7 +83,7 @@ class RunFolder:
             )
         action = "restore the file, or train again with another --out"
         expected = "the result of a run"
-        return RunResult.of(_json(self.result, expected, action), str(self.result), expected, action)
+        return RunResult.of(read_json(self.result, expected, action), str(self.result), expected, action)
 
     def read_splits(self) -> SplitNames:
         """Which cases played which part. Raises InputError for a missing or damaged file."""
@@ -102,7 +102,7 @@ class RunFolder:
         if not self.environment.exists():
             return {}
         action = "restore the file, or remove it"
-        values = _json(self.environment, "a JSON object", action)
+        values = read_json(self.environment, "a JSON object", action)
         if not isinstance(values, dict):
             raise InputError(f"{self.environment}: got a {type(values).__name__}, expected a JSON object; {action}")
         return values
@@ -137,7 +137,7 @@ class RunFolder:
         """Every setting. Raises InputError for a missing or damaged file."""
         try:
             values = yaml.safe_load(self.config_text())
-        except yaml.YAMLError:
+        except (yaml.YAMLError, ValueError, RecursionError):
             values = None
         if not isinstance(values, dict):
             raise self._no_settings()
@@ -238,13 +238,6 @@ class RunFolder:
         if damaged:
             raise UserError("; ".join(damaged.values()) + f"; remove {self.path} and train again")
         return None, []
-
-
-def _json(path: Path, expected: str, action: str) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: got {error}, expected {expected}; {action}") from None
 
 
 @cache

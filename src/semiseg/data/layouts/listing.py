@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -12,6 +11,7 @@ from typing import Any
 from semiseg.data.dataset import Case
 from semiseg.data.images import ENDINGS, case_name, is_picture, scan_ending
 from semiseg.errors import InputError
+from semiseg.files import read_json
 
 _SUFFIXED = re.compile(r"(.+)_(\d{4})")
 
@@ -116,10 +116,7 @@ def read_description(folder: Path) -> Description:
     path = folder / "dataset.json"
     if not path.is_file():
         return Description()
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: got {error}, expected a JSON file; repair it") from None
+    document = read_json(path, "a JSON file", "repair it")
     if not isinstance(document, dict):
         raise InputError(f"{path}: got a {type(document).__name__}, expected an object; see docs/data.md")
     ending = document.get("file_ending", ".nii.gz")
