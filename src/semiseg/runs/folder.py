@@ -186,7 +186,7 @@ class RunFolder:
             try:
                 line = json.loads(text.decode("utf-8"))
                 whole = isinstance(line, dict) and type(line.get("step")) is int and type(line.get("kind")) is str
-            except ValueError:
+            except (ValueError, RecursionError):
                 whole = False
             if whole:
                 lines.append(line)
