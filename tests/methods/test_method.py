@@ -4,11 +4,12 @@ import copy
 
 import pytest
 import torch
-from support.toys import batch_of
+from support.toys import batch_of, method_of
 
 from semiseg.draws import Draws
 from semiseg.methods import build_method
 from semiseg.networks.frozen import forward_frozen, measure_statistics, move_towards
+from semiseg.types import IGNORE
 
 
 def network_with_batch_norm():
@@ -74,3 +75,38 @@ def test_a_frozen_pass_leaves_no_weights_without_gradient_behind():
         network(x).float().sum().backward()
     assert seen == [False, True]
     assert network.weight.grad.abs().sum() > 0
+
+
+def test_what_is_watched_by_hand():
+    """The share of foreground in the guess, over all its voxels; of confident voxels, over valid ones; the weight."""
+    method = method_of("equireg", 2, weight=2.0)
+    guess = torch.zeros(1, 3, 2, 4)
+    guess[0, 0] = 0.5
+    guess[0, 1, 0, :2] = guess[0, 2, 0, 2] = 1.0  # three of eight voxels, of two classes
+    valid = torch.tensor([[[True, True, True, True], [True, True, False, False]]])
+    certain = torch.tensor([[[True, True, False, False], [True, False, True, False]]])
+    error = torch.arange(8.0).reshape(1, 2, 4)
+    objective = method.consistency(error, valid, 1.0, guess, certain)
+    assert objective.watch == {"weight": 2.0, "guess foreground": 3 / 8, "confident": 3 / 6}
+    assert float(objective.terms["consistency"]) == pytest.approx(2.0 * (0 + 1 + 4) / 6)
+    assert "confident" not in method.consistency(error, valid, 1.0, guess).watch
+
+
+def test_the_share_of_labels_that_annealing_keeps_is_of_the_annotated_ones():
+    method = method_of("supervised", 2, annealing="linear")
+    label = torch.tensor([[[0, 1, 2, IGNORE]]])
+    logits = torch.zeros(1, 3, 1, 4)
+    logits[0, 0, 0, 0] = 9.0  # learned
+    kept, watch = method.unlearned(label, logits, 0.5)
+    assert kept.tolist() == [[[IGNORE, 1, 2, IGNORE]]]
+    assert watch == {"labels kept": pytest.approx(2 / 3)}
+
+
+def test_a_method_that_learns_from_labels_alone_measures_statistics_on_labelled_images_alone():
+    network = torch.nn.Sequential(torch.nn.Conv2d(1, 3, 1), torch.nn.BatchNorm2d(3))
+    method = build_method("supervised", network, {"ema": 0.9})
+    method.train()
+    batch = batch_of(2)
+    method(batch, Draws(0, 0), 1.0)
+    expected = 0.1 * method.average[0](batch.image).mean((0, 2, 3))
+    torch.testing.assert_close(method.average[1].running_mean, expected)

@@ -12,9 +12,11 @@ import torch
 from support.runs import PLAN, settings_of
 from support.scans import ball, write_nifti
 
+from semiseg.data.batches import Batches
+from semiseg.data.plan import Plan
 from semiseg.devices import chosen_precision
-from semiseg.errors import Diverged, UserError
-from semiseg.experiments.experiment import train_run
+from semiseg.errors import Diverged, Preempted, UserError
+from semiseg.experiments.experiment import prepare_dataset, train_run
 from semiseg.experiments.run_settings import RunSettings
 from semiseg.methods import build_method
 from semiseg.models.model import load_model
@@ -370,3 +372,51 @@ def test_two_processes_stop_early_together(plain_cohort, tmp_path):
     launch("torchrun", 2, data, tmp_path / "two", "--steps", "50", "--val", "2", *more)
     result = json.loads((tmp_path / "two" / "result.json").read_text())
     assert (result["steps"], result["stopped_early"]) == (6, True)
+
+
+def test_sigterm_saves_a_checkpoint_at_once_and_the_run_goes_on_to_the_same_weights(
+    plain_cohort, tmp_path, monkeypatch
+):
+    """In this process; the real command is killed in the slow lane."""
+    settings = settings_of(plain_cohort(labelled=4), "equireg", training={"checkpoint_every": 100})
+    straight = train_run(settings, tmp_path / "straight", device="cpu", workers=1)
+    append = RunFolder.append
+
+    def told(self, **values):
+        append(self, **values)
+        if values["step"] in (2, 6):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(RunFolder, "append", told)
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(Preempted, match=r"run: stopped at step 2 with a checkpoint; go on with --resume"):
+        train_run(settings, tmp_path / "run", device="cpu", workers=1)
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert read_checkpoint(RunFolder(tmp_path / "run").last).facts["progress"]["step"] == 2
+    resumed = train_run(settings, tmp_path / "run", resume=True, device="cpu", workers=1)  # told again at its end
+    assert resumed.finished
+    assert_same(weights(straight.path), weights(resumed.path))
+
+
+def test_the_cases_of_a_divergence_are_those_of_its_own_batch(plain_cohort, tmp_path, monkeypatch):
+    """The third batch is the first one of step 1 with two batches a step."""
+    from semiseg import losses
+
+    calls = iter(range(100))
+    whole = losses.soft_dice
+    monkeypatch.setattr(losses, "soft_dice", lambda *args: whole(*args) * (float("nan") if next(calls) == 3 else 1.0))
+    settings = settings_of(plain_cohort(labelled=6), "supervised", data={"labelled": "6"}, training={"accumulation": 2})
+    with pytest.raises(Diverged, match=r"at step 1 \(cases (case\d), (case\d)\)") as told:
+        train_run(settings, tmp_path / "run", device="cpu", workers=1)
+    run = RunFolder(tmp_path / "run")
+    labelled = [case for case in prepare_dataset(settings, 1) if case.name in run.read_splits().train]
+    batches = Batches(labelled, (), Plan.load(run.plan), 0)
+    assert ", ".join(batches.names(3)) in str(told.value)
+    assert batches.names(3) != batches.names(1)
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_tensorboard_is_written_in_the_run_folder_where_it_is_wanted(plain_cohort, tmp_path, wanted):
+    settings = settings_of(plain_cohort(), "supervised", steps=1, training={"tensorboard": wanted})
+    run = train_run(settings, tmp_path / "run", device="cpu", workers=1)
+    assert bool(list((run.path / "tensorboard").glob("events*"))) == wanted
