@@ -153,3 +153,10 @@ def test_what_is_hashed_is_what_is_run(tmp_path):
     path.write_text("raise RuntimeError('it was run')")
     assert file.load() == hashlib.sha256(SOURCE.encode()).hexdigest()
     assert replace(file, path=Path("elsewhere")).sha256 == file.sha256
+
+
+def test_the_file_has_its_own_future(tmp_path):
+    """Annotations are values where the file does not ask for strings, whatever the module that imports it does."""
+    path = write_method(tmp_path, SOURCE.replace("from __future__ import annotations\n", ""))
+    load(f"{path}:Mine")
+    assert METHODS["Mine"].__annotations__["config"] is METHODS["Mine"].Config

@@ -420,3 +420,11 @@ def test_tensorboard_is_written_in_the_run_folder_where_it_is_wanted(plain_cohor
     settings = settings_of(plain_cohort(), "supervised", steps=1, training={"tensorboard": wanted})
     run = train_run(settings, tmp_path / "run", device="cpu", workers=1)
     assert bool(list((run.path / "tensorboard").glob("events*"))) == wanted
+
+
+def test_without_tensorboard_the_log_is_the_same(plain_cohort, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    settings = settings_of(plain_cohort(), "supervised", steps=2, training={"tensorboard": True})
+    run = train_run(settings, tmp_path / "run", device="cpu", workers=1)
+    assert [line.step for line in run.train_lines()] == [1, 2]
+    assert not (run.path / "tensorboard").exists()
