@@ -143,3 +143,19 @@ def test_every_value_of_a_preset_is_a_setting_and_the_preset_changes_some_defaul
     assert set(config.presets[preset]) <= set(config.model_fields)
     default = config().model_dump()
     assert {**config(preset=preset).model_dump(), "preset": None} != default
+
+
+def test_presets_are_what_was_published():
+    """ROAM and MixMatch in weights for sums over classes; what ours adds is off."""
+    roam, mixmatch = (METHODS["roam"].Config(preset=name) for name in ("2020", "mixmatch"))
+    assert (roam.augment, roam.ema, roam.mix_skips, roam.dice, roam.layers) == (
+        False, 0.0, False, False, ("input", "1", "last"),
+    )  # fmt: skip
+    assert (roam.alpha, roam.temperature, roam.weight, roam.ramp_end) == (0.75, 0.5, 75 / 28, 1.0)
+    assert (mixmatch.alpha, mixmatch.temperature, mixmatch.weight, mixmatch.views) == (0.75, 0.5, 7.5, 2)
+    assert (mixmatch.layers, mixmatch.per_sample, mixmatch.mix_skips, mixmatch.dice) == (("input",), True, False, False)
+    assert roam.warp.probability == mixmatch.warp.probability == 0
+    equireg = METHODS["equireg"].Config(preset="2020")
+    assert (equireg.ema, equireg.cutmix, equireg.confidence, equireg.intensity.probability) == (0, 0, 0, 0)
+    assert (equireg.warp.flip, equireg.warp.at_least, equireg.warp_logits, equireg.dice) == ((0, 1), 3, True, False)
+    assert (METHODS["cps"].Config(preset="2021").weight, METHODS["cps"].Config(preset="2021").ramp_end) == (1.5, 0.0)

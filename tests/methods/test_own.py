@@ -3,14 +3,14 @@
 import hashlib
 import re
 import sys
-from dataclasses import replace
+from dataclasses import FrozenInstanceError, replace
 from pathlib import Path
 
 import pytest
 from support.own_method import SOURCE, write_method
 
 from semiseg import METHODS, Method, UserError
-from semiseg.methods.own import OWN, MethodFile, file_of, flags_for, method_named, names_a_file
+from semiseg.methods.own import OWN, MethodFile, file_of, flags_for, method_named, names_a_file, refuse_other_file
 
 
 def load(text, sha256=None):
@@ -160,3 +160,41 @@ def test_the_file_has_its_own_future(tmp_path):
     path = write_method(tmp_path, SOURCE.replace("from __future__ import annotations\n", ""))
     load(f"{path}:Mine")
     assert METHODS["Mine"].__annotations__["config"] is METHODS["Mine"].Config
+
+
+def test_a_file_that_fails_deep_inside_names_the_line_where_it_did(tmp_path):
+    source = "def deep():\n    raise KeyError('x')\n\n\ndef middle():\n    deep()\n\n\nmiddle()\n"
+    with pytest.raises(UserError, match=r"my_method\.py, line 2: got KeyError"):
+        load(f"{write_method(tmp_path, source)}:Mine")
+
+
+def test_the_file_knows_its_own_path_and_is_kept_as_it_was_read(tmp_path):
+    path = write_method(tmp_path, f"{SOURCE}\nMine.path = __file__\n")
+    load(f"{path}:Mine")
+    assert METHODS["Mine"].path == str(path)
+    file = OWN["Mine"]
+    assert "class Mine" not in repr(file)  # a message does not print a whole file
+    with pytest.raises(FrozenInstanceError):
+        file.source = b""
+
+
+@pytest.mark.parametrize(
+    ("begun", "now", "refused"),
+    [
+        ({"name": "roam"}, {"name": "equireg"}, False),  # built-in methods are compared with all other settings
+        ({"name": "Mine", "file_sha256": "5"}, {"name": "Mine", "file_sha256": "5"}, False),
+        ({"name": "Mine", "file_sha256": "5"}, {"name": "Mine", "file_sha256": "4"}, True),
+        ({"name": "Mine", "file_sha256": "5"}, {"name": "Mine", "file_sha256": "6"}, True),
+        ({"name": "Mine", "file_sha256": "5"}, {"name": "Other", "file_sha256": "5"}, True),
+        ({"name": "Mine", "file_sha256": "5"}, {"name": "Mine"}, True),
+        ({"name": "Mine", "file_sha256": "5"}, {}, True),
+    ],
+)
+def test_what_was_begun_with_a_file_goes_on_with_that_file_alone(begun, now, refused):
+    if not refused:
+        refuse_other_file(begun, now, "run", "--method ")
+        return
+    with pytest.raises(
+        UserError, match=r"run: got .*, expected Mine of a file with SHA-256 5, which it was begun with"
+    ):
+        refuse_other_file(begun, now, "run", "--method ")

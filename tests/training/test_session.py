@@ -1,0 +1,68 @@
+"""The optimiser of a run: what its settings mean, by hand."""
+
+import pytest
+import torch
+
+from semiseg.methods import build_method
+from semiseg.training import session
+from semiseg.training.session import TrainingConfig, optimiser_of
+
+
+def one_parameter(name, lr, weight_decay, steps=20):
+    """A 2-D parameter after steps with gradients that depend on it."""
+    network = torch.nn.Linear(3, 2, dtype=torch.float64)
+    with torch.no_grad():
+        network.weight.copy_(torch.tensor([[1.0, -2.0, 3.0], [0.5, 0.1, -1.0]]))
+        network.bias.fill_(0.3)
+    method = build_method("supervised", network, {"ema": 0.0})
+    optimiser = optimiser_of(method, TrainingConfig(optimiser=name, lr=lr, weight_decay=weight_decay))
+    for _ in range(steps):
+        optimiser.zero_grad()
+        (network.weight**4 / 4 - network.weight).sum().backward()
+        optimiser.step()
+        yield network.weight
+
+
+def test_shrinking_weights_after_each_step_of_adam_is_adamw():
+    """The published 1 - 0.02 * 0.002: of the step too, so its rate is a 25 000th smaller."""
+    lr, kept = 2e-3, 1 - 0.02 * 2e-3
+    *_, decoupled = one_parameter("adamw", lr * kept, 0.02 / kept)
+    for published in one_parameter("adam", lr, 0.0):
+        with torch.no_grad():
+            published.mul_(kept)
+    torch.testing.assert_close(decoupled, published, rtol=1e-10, atol=0)
+    *_, plain = one_parameter("adamw", lr, 0.02)
+    torch.testing.assert_close(plain, published, rtol=1e-4, atol=0)
+    *_, undecayed = one_parameter("adamw", lr, 0.0)
+    assert float((undecayed - published).abs().max().detach()) > 1e-4
+
+
+def test_adam_adds_the_decay_to_the_gradient():
+    """By hand: the first step of Adam is lr times the sign of gradient + decay * weight."""
+    start = torch.tensor([[1.0, -2.0, 3.0], [0.5, 0.1, -1.0]], dtype=torch.float64)
+    (moved,) = one_parameter("adam", 0.01, 2.0, steps=1)
+    gradient = start**3 - 1 + 2 * start
+    torch.testing.assert_close(moved.detach(), start - 0.01 * gradient.sign(), atol=1e-8, rtol=0)
+    assert not torch.equal(gradient.sign(), (start**3 - 1).sign())
+
+
+@pytest.mark.parametrize(
+    ("device", "taken"), [("cuda:1", ["cuda:1"]), ("cuda", []), ("cpu", []), ("mps:0", []), ("cuda:0", ["cuda:0"])]
+)
+def test_the_gpu_that_was_asked_for_is_the_one_that_is_taken(monkeypatch, device, taken):
+    """Without a GPU here: what would be told to torch and to accelerate."""
+    told = []
+    monkeypatch.setattr(session, "chosen_device", torch.device)
+    monkeypatch.setattr(session, "chosen_precision", lambda precision, _kind: precision)
+    monkeypatch.setattr(session, "Accelerator", lambda **given: given)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda chosen: told.append(str(chosen)))
+    given = session.start(device, "16")
+    assert told == taken
+    assert given == {"cpu": device == "cpu", "mixed_precision": "fp16", "step_scheduler_with_optimizer": False}
+
+
+def test_defaults_that_every_benchmark_rests_on():
+    config = TrainingConfig()
+    assert (config.steps, config.lr, config.clip, config.validation_interval) == (5000, 5e-3, 12.0, 500)
+    assert TrainingConfig(steps=7).validation_interval == 1
+    assert TrainingConfig(validate_every=3).validation_interval == 3
