@@ -241,3 +241,10 @@ def test_layers_are_drawn_evenly_and_the_last_one_too():
     edited_together = [{"input"}, {"encoder.stages.1", "encoder"}, {"decoder.stages.1"}]
     assert drawn.keys() == {*map(frozenset, edited_together)}
     assert min(drawn.values()) > 70
+
+
+def test_one_view_needs_no_change_and_two_do():
+    still = {"view_intensity": {"probability": 0.0}}
+    assert RoamConfig.parse({"views": 1, **still}, where="method").views == 1
+    with pytest.raises(UserError, match=r"views 2: expected view_intensity\.probability above 0, or views 1"):
+        RoamConfig.parse({"views": 2, **still}, where="method")

@@ -1,9 +1,12 @@
 """The optimiser of a run: what its settings mean, by hand."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
 from semiseg.methods import build_method
+from semiseg.methods.supervised import Supervised
 from semiseg.training import session
 from semiseg.training.session import TrainingConfig, optimiser_of
 
@@ -66,3 +69,30 @@ def test_defaults_that_every_benchmark_rests_on():
     assert (config.steps, config.lr, config.clip, config.validation_interval) == (5000, 5e-3, 12.0, 500)
     assert TrainingConfig(steps=7).validation_interval == 1
     assert TrainingConfig(validate_every=3).validation_interval == 3
+
+
+class WithTemperature(Supervised):
+    """Owns a number beside its network."""
+
+    def __init__(self, network, config):
+        super().__init__(network, config)
+        self.temperature = torch.nn.Parameter(torch.tensor(1.0))
+
+
+def test_a_single_number_is_trained_too_and_not_decayed():
+    method = WithTemperature(torch.nn.Linear(3, 2), Supervised.Config())
+    decayed, plain = optimiser_of(method, TrainingConfig(weight_decay=0.5)).param_groups
+    assert [weight.ndim for weight in decayed["params"]] == [2]
+    assert sorted(weight.ndim for weight in plain["params"]) == [0, 1]
+    assert (decayed["weight_decay"], plain["weight_decay"]) == (0.5, 0.0)
+
+
+@pytest.mark.parametrize(("told", "stops"), [(0.0, False), (1.0, True), (2.0, True)])
+def test_a_signal_to_one_process_stops_all(told, stops):
+    """told: how many of the processes were told to stop, as their sum says."""
+    several = SimpleNamespace(
+        num_processes=2, device="cpu", reduce=lambda flag, how: flag * 0 + told if how == "sum" else flag
+    )
+    assert session.anywhere(False, several) is stops
+    alone = SimpleNamespace(num_processes=1)
+    assert (session.anywhere(True, alone), session.anywhere(False, alone)) == (True, False)
