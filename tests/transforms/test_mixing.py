@@ -90,3 +90,17 @@ def test_sharpen():
     assert sharpen(p, 1.0) is p
     torch.testing.assert_close(sharpen(p, 0.5), torch.tensor([[0.64, 0.04]]) / 0.68)
     assert torch.isfinite(sharpen(torch.tensor([[1.0, 0.0]]), 0.01)).all()
+
+
+def test_boxes_lie_anywhere_from_the_first_voxel_to_the_last():
+    box = Box.draw((400, 1, 6, 5), (0.2, 0.3), 1.0, torch.Generator().manual_seed(0))
+    assert box.where.any(0).all()  # every voxel is in one of them
+    assert not box.where.all(dim=(1, 2)).any()
+
+
+def test_draws_are_compared_by_identity():
+    """By value, tensors would be asked for the truth of many elements."""
+    mixes = [Mix.draw(3, 0.5, torch.Generator().manual_seed(0)) for _ in range(2)]
+    assert mixes[0] == mixes[0]
+    assert mixes[0] != mixes[1]
+    assert len({*mixes}) == 2
