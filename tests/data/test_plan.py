@@ -109,3 +109,13 @@ def test_relabelling_and_regions_go_with_the_classes(changes, message):
     values = make_plan(classes=FOUR).model_dump(mode="json") | changes
     with pytest.raises(UserError, match=message):
         Plan.checked(values, "plan")
+
+
+@pytest.mark.parametrize("name", ['a\n9 1 1 1 1 1 1 "x"', "a\tb", "a\x00", "\ud800", "a\x85"])
+def test_names_with_control_characters_are_refused(name):
+    """They would write lines of their own into labels.txt and labels.ctbl."""
+    values = make_plan().model_dump(mode="json")
+    for kind, given in (("classes", {"background": 0, name: 1}), ("channels", [name]), ("regions", {name: [1]})):
+        with pytest.raises(UserError, match=rf"plan\.{kind}: got .* expected names without control characters"):
+            Plan.checked({**values, kind: given}, where="plan")
+    Plan.checked({**values, "classes": {"background": 0, "zäh <b>&\u00a0": 1, "b": 2}}, where="plan")

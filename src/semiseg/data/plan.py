@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
+from unicodedata import category
 
 from pydantic import BeforeValidator, Field
 
@@ -142,6 +143,9 @@ class Plan(Settings):
         """Raise UserError, naming the key as `where.key`, if values do not go together."""
         values, channels = set(self.classes.values()), len(self.channels)
         require(len(values) >= max(2, len(self.classes)), f"{where}.classes", self.classes, "distinct values")
+        for kind in ("classes", "channels", "regions"):
+            odd = [name for name in getattr(self, kind) if any(category(sign) in ("Cc", "Cs") for sign in name)]
+            require(not odd, f"{where}.{kind}", odd, "names without control characters, as tables have a line each")
         self._check_regions(where)
         require(channels > 0, f"{where}.channels", self.channels, "at least one name")
         require(
