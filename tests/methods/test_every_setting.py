@@ -145,7 +145,7 @@ def test_every_value_of_a_preset_is_a_setting_and_the_preset_changes_some_defaul
     assert {**config(preset=preset).model_dump(), "preset": None} != default
 
 
-def test_presets_are_what_was_published():
+def test_presets_of_roam_equireg_and_cps_are_what_was_published():
     """ROAM and MixMatch in weights for sums over classes; what ours adds is off."""
     roam, mixmatch = (METHODS["roam"].Config(preset=name) for name in ("2020", "mixmatch"))
     assert (roam.augment, roam.ema, roam.mix_skips, roam.dice, roam.layers) == (
