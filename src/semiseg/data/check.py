@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any, Literal
@@ -47,8 +47,8 @@ class Finding:
 class CheckReport:
     """What `check_dataset` found: errors first, then warnings and notes.
 
-    facts: of all cases, test scans and hidden labels included; not for the plan. can_train: whether training
-    may start.
+    facts: of all cases, test scans included, and of the labels that it was to open; not for the plan. can_train:
+    whether training may start.
     """
 
     findings: tuple[Finding, ...]
@@ -88,15 +88,18 @@ def check_dataset(
     workers: int = 1,
     transductive: bool = False,
     splits: Splits | None = None,
+    labels: Collection[str] | None = None,
 ) -> CheckReport:
     """Read every file (or remember it) and list what is wrong.
 
     A case with an error is left out; with `strict` an error stops training. Training cannot start either if
     no labelled case is left, or if the same voxels or the same group are in two splits. `splits` are those to
     be trained with; without them cases are where the dataset puts them, all others count as training cases.
-    transductive: unlabelled scans may be test scans as well (a note says which).
+    transductive: unlabelled scans may be test scans as well (a note says which). labels: names of the cases whose
+    label file may be opened, as training may not open hidden ones; all unless told.
     """
-    facts = all_facts(dataset.cases, workers)
+    opened = dataset.cases if labels is None else [_hidden(case, labels) for case in dataset.cases]
+    facts = all_facts(opened, workers)
     findings = [*_dataset_findings(dataset), *_other_values(dataset, facts)]
     channels = len(dataset.channels) or Counter(len(case.images) for case in dataset.cases).most_common(1)[0][0]
     broken = set()
@@ -115,6 +118,10 @@ def check_dataset(
     stops = any(one.leak or (strict and one.severity == "error") for one in findings)
     findings.sort(key=lambda one: _ORDER.index(one.severity))
     return CheckReport(tuple(findings), usable, facts, "train" in places.values() and not stops)
+
+
+def _hidden(case: Case, labels: Collection[str]) -> Case:
+    return case if case.name in labels else replace(case, label=None)
 
 
 def _dataset_findings(dataset: Dataset) -> Iterator[Finding]:

@@ -53,6 +53,8 @@ class Dataset:
     """Further values in the label files, and the value of `classes` that each stands for."""
     other_is_background: bool = False
     """Values in the label files that are none of all these stand for the background."""
+    table: str = ""
+    """Of a set of classes whose numbering a label file has yet to tell: see `label_tables.numbered`."""
     regions: dict[str, tuple[int, ...]] = field(default_factory=dict)
     """Name to the values of `classes` that it unites."""
     ignore: int | None = None

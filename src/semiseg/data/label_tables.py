@@ -10,12 +10,12 @@ QuickNAT's order. The numbers are facts of three numberings:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from semiseg.data.dataset import Dataset
+from semiseg.data.dataset import Case, Dataset
 from semiseg.data.facts import LabelFacts, case_facts
 from semiseg.errors import InputError, UserError
 from semiseg.files import read_yaml
@@ -120,16 +120,33 @@ def apply_table(dataset: Dataset, classes: str) -> Dataset:
 
     Raises UserError for an unknown name, InputError for a file that is not such a table.
     """
+    return numbered(choose_table(dataset, classes))
+
+
+def choose_table(dataset: Dataset, classes: str) -> Dataset:
+    """`apply_table` that opens no label file: the numbering of a name in TABLES is left to `numbered`."""
     path = Path(classes)
     if path.suffix in (".yaml", ".yml", ".json"):
         table, others = _read_table(path)
-        return with_table(dataset, table, others)
+        return with_table(replace(dataset, table=""), table, others)
     if classes not in TABLES:
         raise UserError(
             f"--classes: got {classes!r}, expected {' or '.join(TABLES)}, or a .yaml or .json file; correct it"
         )
-    numbering = _numbering(dataset, TABLES[classes])
-    return with_table(dataset, TABLES[classes][numbering], True, f"classes {classes}, {numbering} numbering")
+    return replace(dataset, table=classes)
+
+
+def numbered(dataset: Dataset, cases: Collection[str] | None = None) -> Dataset:
+    """The dataset with its `table` in the numbering of a label file; as it is where it needs none.
+
+    cases: names of those whose label may be opened for it; all unless told.
+    """
+    if not dataset.table:
+        return dataset
+    labelled = [case for case in dataset.cases if case.label is not None and (cases is None or case.name in cases)]
+    name = _numbering(labelled, TABLES[dataset.table])
+    note = f"classes {dataset.table}, {name} numbering"
+    return with_table(replace(dataset, table=""), TABLES[dataset.table][name], True, note)
 
 
 def with_table(dataset: Dataset, table: Table, other_is_background: bool, note: str = "") -> Dataset:
@@ -147,9 +164,8 @@ def with_table(dataset: Dataset, table: Table, other_is_background: bool, note: 
     )
 
 
-def _numbering(dataset: Dataset, numberings: Mapping[str, Table]) -> str:
+def _numbering(labelled: Iterable[Case], numberings: Mapping[str, Table]) -> str:
     """The one with most classes that have a value in a label file; the first where none can be read."""
-    labelled = (case for case in dataset.cases if case.label is not None)
     facts = (case_facts(replace(case, images=())).label for case in labelled)
     found = next((set(one.values) for one in facts if isinstance(one, LabelFacts)), set[int]())
     return max(numberings, key=lambda name: sum(not found.isdisjoint(values) for values in numberings[name].values()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Literal
@@ -13,6 +14,7 @@ from semiseg.data.corrections import correct_splits, provenance, refuse_changed,
 from semiseg.data.dataset import Dataset
 from semiseg.data.facts import ImageFacts, all_facts
 from semiseg.data.intensities import AS_WINDOWED, windowed_already
+from semiseg.data.label_tables import numbered
 from semiseg.data.plan import Plan, for_every_channel, merged
 from semiseg.data.planning import make_plan
 from semiseg.data.prepare import PreparedCase, prepare_cases
@@ -41,23 +43,53 @@ from semiseg.training.session import Cases
 def checked_splits(data: DataConfig, workers: int, saved: Path | None = None) -> tuple[Dataset, Splits, CheckReport]:
     """Open, check and divide a dataset; `saved`: as this splits.json says, so that a run goes on with its scans.
 
-    Raises InputError, naming the files, if training cannot start or would leak.
+    No label of a test scan is opened, and no hidden one: scans are divided by what their images say, then the labels
+    of labelled and validation scans are looked at. A scan whose label cannot be used is left out, and the scans are
+    divided anew. Raises InputError, naming the files, if training cannot start or would leak.
     """
-    drawn_from = data.open()
+    drawn_from = data.open(labels=False)
     dataset = with_corrections(drawn_from, data.corrected)
 
-    def checked(splits: Splits | None) -> CheckReport:
+    def checked(splits: Splits | None, labels: Collection[str]) -> tuple[Dataset, CheckReport]:
+        read = numbered(dataset, labels)
         report = check_dataset(
-            dataset, strict=data.strict, workers=workers, transductive=data.transductive, splits=splits
+            read, strict=data.strict, workers=workers, transductive=data.transductive, splits=splits, labels=labels
         )
+        return read, report
+
+    def refuse(report: CheckReport) -> None:
         if not report.can_train:
             raise InputError("\n".join([*report.lines(), f"{data.path}: training cannot start; see the lines above"]))
-        return report
 
     if saved is not None:
         splits = Splits.load(saved, dataset)
-        return dataset, splits, checked(splits)
-    names = {case.name for case in checked(None).usable}
+        read, report = checked(splits, _visible(splits))
+        refuse(report)
+        return read, splits, report
+    opened = set(dataset.corrections)
+    read, report = checked(None, opened)
+    refuse(report)
+    while True:
+        usable = {case.name for case in report.usable}
+        try:
+            splits = _drawn(data, drawn_from, dataset, usable)
+        except UserError:
+            refuse(report)  # the labels that were left out may be why
+            raise
+        opened |= _visible(splits)
+        read, report = checked(splits, opened)
+        if _visible(splits) <= {case.name for case in report.usable}:
+            refuse(report)
+            return read, splits, report
+
+
+def _visible(splits: Splits) -> set[str]:
+    """The cases whose labels training may open."""
+    return {case.name for case in (*splits.labelled, *splits.val)}
+
+
+def _drawn(data: DataConfig, drawn_from: Dataset, dataset: Dataset, names: Collection[str]) -> Splits:
+    """names: of the cases that can be used."""
     usable = [case for case in drawn_from.cases if case.name in names]  # a correction changes no draw
     declared = {case.split for case in usable} if data.declared_splits else set()
     splits = make_splits(
@@ -72,8 +104,7 @@ def checked_splits(data: DataConfig, workers: int, saved: Path | None = None) ->
         draw=data.draw,
         base=dataset.root,
     )
-    splits = correct_splits(splits, dataset, names)
-    return dataset, splits, checked(splits)
+    return correct_splits(splits, dataset, names)
 
 
 def plan_dataset(settings: RunSettings, workers: int | None = None, *, announce: bool = True) -> Plan:

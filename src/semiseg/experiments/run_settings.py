@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from semiseg.data.dataset import Dataset
-from semiseg.data.label_tables import apply_table
+from semiseg.data.label_tables import choose_table, numbered
 from semiseg.data.layouts import open_dataset
 from semiseg.data.plan import merged
 from semiseg.data.planning import Dims
@@ -52,10 +52,11 @@ class DataConfig(Settings):
     corrected: tuple[str, ...] = ()
     """Folders of `semiseg review`: what was corrected or accepted there is labelled, beside the drawn scans."""
 
-    def open(self) -> Dataset:
-        """The dataset with its classes, without corrections."""
-        dataset = open_dataset(self.path, self.layout, self.unlabelled, self.channels)
-        return apply_table(dataset, self.classes) if self.classes else dataset
+    def open(self, *, labels: bool = True) -> Dataset:
+        """The dataset with its classes, without corrections. labels: see `open_dataset`."""
+        dataset = open_dataset(self.path, self.layout, self.unlabelled, self.channels, labels=False)
+        dataset = choose_table(dataset, self.classes) if self.classes else dataset
+        return numbered(dataset) if labels else dataset
 
 
 class RunSettings(Settings):

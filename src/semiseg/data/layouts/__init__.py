@@ -12,6 +12,7 @@ from types import ModuleType
 from semiseg.data.dataset import Case, Dataset
 from semiseg.data.dicom import refuse_dicom
 from semiseg.data.images import ENDINGS, case_name, scan_ending
+from semiseg.data.label_tables import numbered
 from semiseg.data.layouts import brats, candi, covid, ibsr, malc, nnunet, plain, quicknat, table
 from semiseg.data.layouts.listing import add_cases, group_channels, has_suffixes, scan_files
 from semiseg.errors import InputError, UserError
@@ -25,6 +26,8 @@ def open_dataset(
     layout: str | None = None,
     unlabelled: Path | str | None = None,
     channels: Sequence[str] | None = None,
+    *,
+    labels: bool = True,
 ) -> Dataset:
     """Read what a dataset declares and which files it has.
 
@@ -32,7 +35,8 @@ def open_dataset(
 
     root: a folder, a table, or the name of a folder in the one that the variable nnUNet_raw names.
     layout: the name of one in LAYOUTS; found by looking if None. unlabelled: see `add_unlabelled`. channels: names
-    of those to keep, in that order; all if None. Raises InputError where no layout fits or no image is there,
+    of those to keep, in that order; all if None. labels: without, no label file is opened: a numbering that only one
+    can tell is left to `label_tables.numbered`. Raises InputError where no layout fits or no image is there,
     UserError for an unknown layout or channel.
     """
     path = _locate(root)
@@ -52,7 +56,8 @@ def open_dataset(
         dataset = replace(dataset, notes=(*dataset.notes, note))
     if channels is not None:
         dataset = _select_channels(dataset, channels)
-    return add_unlabelled(dataset, unlabelled) if unlabelled else dataset
+    dataset = add_unlabelled(dataset, unlabelled) if unlabelled else dataset
+    return numbered(dataset) if labels else dataset
 
 
 def open_inputs(

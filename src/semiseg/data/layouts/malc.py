@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from semiseg.data.dataset import Case, Dataset
-from semiseg.data.label_tables import apply_table
+from semiseg.data.label_tables import choose_table
 from semiseg.data.layouts.listing import add_cases, scan_files
 
 NAME = "malc"
@@ -48,7 +48,7 @@ def read(root: Path) -> Dataset:
         found = (Case(name, (path,), labels.get(name), _subject(name), split) for name, path in images.items())
         cases = add_cases(cases, found, prefix=folder)
     dataset = Dataset(root, NAME, cases, channels=("T1",), orphan_labels=tuple(orphans))
-    return apply_table(dataset, "roam28")
+    return choose_table(dataset, "roam28")
 
 
 def _subject(name: str) -> str:
