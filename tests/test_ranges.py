@@ -83,6 +83,8 @@ def ends(config, name, interval):
     if high < float("inf"):
         inside += [high if interval[-1] == "]" else high - near]
         outside += [high + near if interval[-1] == "]" else high]
+    else:
+        outside += [high, float("nan")]
     return inside, outside
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from reprlib import Repr
@@ -25,7 +26,7 @@ _SHORT.maxstring = _SHORT.maxother = 200
 class Settings(BaseModel):
     """A frozen set of named values. Change one with `model_copy(update=...)` or build it anew with `parse`."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", coerce_numbers_to_str=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", coerce_numbers_to_str=True, allow_inf_nan=False)
 
     @model_validator(mode="before")
     @classmethod
@@ -48,7 +49,7 @@ class Settings(BaseModel):
 class ReadBack(BaseModel):
     """Of the values in a file of ours those that something asks for; versions may write others beside them."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
 
     @classmethod
     def of(cls, values: Any, where: str, expected: str, action: str) -> Self:
@@ -63,6 +64,31 @@ class ReadBack(BaseModel):
             else:
                 found = _SHORT.repr(first["input"]) + (f" as {key!r}" if key else "")
             raise InputError(f"{where}: got {found}, expected {expected}; {action}") from None
+
+
+def is_text(text: str) -> bool:
+    """Whether it can be written: names on disk need not be UTF-8, and JSON can hold halves of characters."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def unusual(values: Any) -> str:
+    """What among values from a JSON or YAML file no file of ours can hold, in words: text that is no Unicode, numbers
+    that are not finite. Empty where there is nothing of the kind."""
+    waiting, seen = [values], set[int]()
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one, str) and not is_text(one):
+            return f"the text {_SHORT.repr(one)}, which is not Unicode"
+        if isinstance(one, float) and not math.isfinite(one):
+            return f"the number {one}"
+        if isinstance(one, Mapping | list | tuple | set) and id(one) not in seen:  # aliases of YAML meet again
+            seen.add(id(one))
+            waiting += [*one, *one.values()] if isinstance(one, Mapping) else one
+    return ""
 
 
 def _plain(name: str) -> str:
