@@ -1,7 +1,9 @@
 """A bundle predicts as its run does, tells what it is, and says nothing of whose scans made it."""
 
 import json
+import os
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -130,6 +132,31 @@ def test_only_an_earlier_bundle_is_replaced_and_only_if_asked(run, tmp_path):
     (out / "thesis.tex").touch()
     with pytest.raises(UserError, match=r"expected none or an empty one; choose another --out"):
         export_bundle(run, out, overwrite=True)
+
+
+@pytest.mark.slow
+def test_killed_at_any_step_it_can_be_called_again(run, tmp_path):
+    """And what looks like a model meanwhile is a whole one."""
+    words = [sys.executable, "-m", "support.killed_export", run, tmp_path]
+    there = {**os.environ, "PYTHONPATH": str(ROOT / "tests"), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(words, capture_output=True, text=True, check=False, env=there, timeout=300)
+    assert (done.returncode, done.stderr) == (0, "")
+    kills = dict(line.split() for line in done.stdout.splitlines())
+    assert kills.keys() == {"nothing", "empty", "earlier"}
+    assert all(int(number) >= 10 for number in kills.values()), kills  # three files: written, flushed, moved
+
+
+def test_the_folder_of_an_interrupted_export_and_of_another_command(run, tmp_path):
+    (tmp_path / "begun.json").write_text(json.dumps({"command": "predict", "version": "0"}))
+    with pytest.raises(UserError, match=r"got the results of `semiseg predict`, expected an empty folder"):
+        export_bundle(run, tmp_path, overwrite=True)
+    (tmp_path / "begun.json").write_text(json.dumps({"command": "export", "version": "0"}))
+    (tmp_path / "README.md").write_text("half")
+    export_bundle(run, tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"model.safetensors", "model.json", "README.md"}
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"file: got a file, expected a folder"):
+        export_bundle(run, tmp_path / "file")
 
 
 def test_an_unfinished_run(tmp_path):

@@ -224,10 +224,17 @@ def test_two_processes_never_train_in_one_folder(tmp_path):
     assert other.stdout.readline() == "held\n"
     with pytest.raises(UserError, match=rf"another process that trains here \(process {other.pid} on \S+\), expected"):
         run.alone().__enter__()
+    half = run.last.with_name(".semiseg-00000000-1-00000000.tmp.safetensors")  # of another machine
+    half.parent.mkdir()
+    half.touch()
+    with pytest.raises(UserError, match="another process"):
+        run.alone().__enter__()
+    assert half.exists()
     other.kill()
     other.wait()
     other.stdout.close()
     with run.alone(), pytest.raises(UserError, match=f"process {os.getpid()} on"):
         RunFolder(tmp_path).alone().__enter__()
+    assert not half.exists()
     with run.alone():
         pass

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
@@ -15,7 +16,8 @@ from torch import Tensor
 from semiseg.data.plan import Plan
 from semiseg.data.splits import SplitNames
 from semiseg.errors import UserError
-from semiseg.files import write_text
+from semiseg.files import is_temporary, new_folder, write_text
+from semiseg.manifest import BEGUN, claim
 from semiseg.models.model import checkpoint_weights, model_facts, save_model
 from semiseg.runs.contents import CheckpointName, RunResult
 from semiseg.runs.folder import RunFolder
@@ -32,6 +34,7 @@ LEFT_OUT = (
     "a hash of which scans played which part: equal in two models, they saw the same split. Left out on purpose: the "
     "scans, the names of scans and patients, and every path of the machine that trained it."
 )
+FILES = ("model.safetensors", "model.json", "README.md")
 PACKAGES = ("semiseg", "torch", "monai", "numpy")
 
 
@@ -49,7 +52,8 @@ def export_bundle(
 
     checkpoint: default: the one that the run's model is of. half: store 16-bit floats, half the size; they are
     computed with in 32 bits again. licence, description: for the card. Names of cases and paths stay behind.
-    Returns `out`. Raises InputError for an unfinished run, UserError if `out` holds something (unless a bundle and
+    Returns `out`, which appears whole, or, where the folder was there, gets its model.json last; killed, it can be
+    called again. Raises InputError for an unfinished run, UserError if `out` holds something (unless a bundle and
     `overwrite`), or for weights that 16 bits cannot hold.
     """
     folder, out = RunFolder(run), Path(out)
@@ -68,9 +72,24 @@ def export_bundle(
         "licence": licence or "not stated",
         "description": description,
     }
-    save_model(out, _halved(weights) if half else weights, plan, facts)
-    write_text(out / "README.md", model_card(out.resolve().name, plan, facts))
+    weights, card = _halved(weights) if half else weights, model_card(out.resolve().name, plan, facts)
+    with _to_fill(out) as place:
+        write_text(place / "README.md", card)
+        save_model(place, weights, plan, facts)
     return out
+
+
+@contextmanager
+def _to_fill(out: Path) -> Iterator[Path]:
+    """A folder to write the bundle to, model.json last. One that is there stays: it may be a container's volume."""
+    if not out.exists():
+        with new_folder(out, same=False) as place:
+            yield place
+        return
+    claim(out, "export", ())
+    (out / "model.json").unlink(missing_ok=True)  # a mixture of two bundles must not be taken for a model
+    yield out
+    (out / BEGUN).unlink()
 
 
 def model_card(name: str, plan: Plan, facts: Mapping[str, Any]) -> str:
@@ -158,8 +177,8 @@ def _halved(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _refuse_to_replace(out: Path, overwrite: bool) -> None:
-    there = [path.name for path in out.iterdir()] if out.is_dir() else []
-    ours = set(there) <= {"model.safetensors", "model.json", "README.md"}
-    if there and not (overwrite and ours):
+    there = {path.name for path in out.iterdir() if not is_temporary(path.name)} if out.is_dir() else set()
+    ours = there <= {*FILES, BEGUN}
+    if there and not (ours and (overwrite or BEGUN in there)):  # an export that was interrupted goes on
         action = "pass --overwrite to replace it, or choose another --out" if ours else "choose another --out"
-        raise UserError(f"{out}: got a folder that holds {there[0]}, expected none or an empty one; {action}")
+        raise UserError(f"{out}: got a folder that holds {min(there)}, expected none or an empty one; {action}")

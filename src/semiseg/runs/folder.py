@@ -17,7 +17,7 @@ import yaml
 
 from semiseg.data.splits import SplitNames
 from semiseg.errors import InputError, UserError
-from semiseg.files import read_json, write_json, write_text
+from semiseg.files import read_json, remove_stale, write_json, write_text
 from semiseg.manifest import MANIFEST
 from semiseg.progress import say
 from semiseg.runs.checkpoint import Checkpoint, read_checkpoint
@@ -111,12 +111,13 @@ class RunFolder:
     def alone(self) -> Iterator[None]:
         """Hold the run's lock, which is free again when its holder ends, however it does.
 
-        Raises UserError, naming host and process, while another process holds it.
+        Checkpoints that an earlier process was writing when it was killed, wherever it ran, are removed. Raises UserError, naming host and process, while another process holds it.
         """
         with self.lock.open("a+", encoding="utf-8") as file:
             try:
                 if fcntl:
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    remove_stale(self.last.parent, alone=True)
             except BlockingIOError:
                 file.seek(0)
                 raise UserError(
