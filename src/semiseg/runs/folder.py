@@ -111,7 +111,8 @@ class RunFolder:
     def alone(self) -> Iterator[None]:
         """Hold the run's lock, which is free again when its holder ends, however it does.
 
-        Checkpoints that an earlier process was writing when it was killed, wherever it ran, are removed. Raises UserError, naming host and process, while another process holds it.
+        Checkpoints that an earlier process was writing when it was killed, wherever it ran, are removed. Raises
+        UserError, naming host and process, while another process holds it.
         """
         with self.lock.open("a+", encoding="utf-8") as file:
             try:
