@@ -1,4 +1,4 @@
-"""Where independent jobs run: on this machine, on SLURM, or on dask. A job is a command line, nothing pickled."""
+"""Where independent jobs run: on this machine, on SLURM, or on dask. A job is a command line; dask alone pickles it."""
 
 from __future__ import annotations
 
