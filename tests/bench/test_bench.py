@@ -197,6 +197,7 @@ def test_nothing_is_done_twice_and_json_has_the_verdicts(again):
     (line,) = [line for line in found["lines"] if (line["method"], line["labelled"]) == ("equireg", "4")]
     assert line["verdict"]["kind"] == "too few runs"
     assert line["dice"]["mean"] == pytest.approx(dice_of(out, "equireg", "4").mean())
+    assert line["far_ml"] >= 0
 
 
 def test_a_run_that_fails_is_reported_and_more_can_be_added_later(again):

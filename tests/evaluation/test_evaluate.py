@@ -84,6 +84,27 @@ def test_one_row_per_case_and_class_with_hand_computed_numbers(folders):
     assert not (out / "failed.csv").exists()
 
 
+def test_far_is_the_volume_more_than_10_mm_from_every_class_of_the_truth(folders):
+    predictions, labels, out = folders
+    truth, empty = np.zeros((30, 4, 4), np.uint8), np.zeros((30, 4, 4), np.uint8)
+    truth[0, 0, 0], truth[2, 0, 0] = 1, 2
+    guess = empty.copy()
+    guess[12, 0, 0] = 1  # 12 mm from the organ, but 10 mm from the tumour: near
+    guess[13, 0, 0] = guess[0, 0, 3] = 1  # 11 mm and 15 mm: far
+    guess[20:22, 0, 0] = 2  # far
+    save(labels, {"a": truth, "b": truth, "c": empty})
+    save(predictions, {"a": guess, "b": truth, "c": guess})
+    summary = evaluate_folder(predictions, labels, out, classes=CLASSES).summary
+    far = {(row["case"], row["class"]): row["far_ml"] for row in rows_of(out)}
+    voxel_ml = 0.01
+    assert float(far["a", "organ"]) == pytest.approx(2 * voxel_ml)
+    assert float(far["a", "tumour"]) == pytest.approx(2 * voxel_ml)
+    assert float(far["b", "organ"]) == float(far["b", "tumour"]) == 0
+    assert far["c", "organ"] == far["c", "tumour"] == ""  # nothing is true there, so nothing is far from it
+    assert summary["per_case"]["far_ml"]["n"] == 2
+    assert summary["per_case"]["far_ml"]["mean"] == pytest.approx((4 + 0) / 2 * voxel_ml)
+
+
 def test_means_take_the_cases_that_have_the_class(folders):
     predictions, labels, out = folders
     organ = {"organ": ORGAN}

@@ -1,3 +1,4 @@
+import math
 import warnings
 from dataclasses import FrozenInstanceError
 
@@ -9,7 +10,7 @@ from hypothesis.extra import numpy as hnp
 from reference import surfaces
 
 from semiseg.errors import InputError
-from semiseg.evaluation.metrics import compare
+from semiseg.evaluation.metrics import compare, far_from
 
 SPACING = (1.0, 2.0, 5.0)
 
@@ -172,3 +173,16 @@ def test_senseless_input_is_explained(prediction, spacing, tolerance, message):
     with pytest.raises(InputError) as caught:
         compare(prediction, np.zeros((4, 4), bool), spacing, tolerance)
     assert message in str(caught.value)
+
+
+@given(data=st.data())
+def test_far_is_what_no_voxel_of_the_mask_is_near_to(data):
+    shape, spacing_mm = (6, 5, 7), (4.0, 7.0, 2.5)
+    where = data.draw(st.sets(st.tuples(*(st.integers(0, n - 1) for n in shape)), min_size=1, max_size=4))
+    mask = np.zeros(shape, bool)
+    for index in where:
+        mask[index] = True
+    far = far_from(mask, spacing_mm, 12.0)
+    for index in np.ndindex(shape):
+        nearest = min(math.dist(np.multiply(index, spacing_mm), np.multiply(each, spacing_mm)) for each in where)
+        assert far[index] == (nearest > 12.0)

@@ -94,14 +94,14 @@ def test_summary_table_compares_scan_by_scan_with_the_first_method(page):
     assert header[:4] == ["Method", "Dice", "Difference", "Scans better"]
     # Case means .85 .65 .35 .75: mean .65, sample deviation .2160; the region does not count.
     assert "Scores on held-out scans" in page.text
-    assert supervised == ["supervised", "0.650 ± 0.216", "–", "–", "3 + 2", "0", "12"]
-    assert roam == ["roam", "0.700 ± 0.216", "+0.050 ± 0.000", "4 of 4", "3", "20", "12"]
+    assert supervised == ["supervised", "0.650 ± 0.216", "–", "–", "0.20 ± 0.00", "3 + 2", "0", "12"]
+    assert roam == ["roam", "0.700 ± 0.216", "+0.050 ± 0.000", "4 of 4", "0.30 ± 0.00", "3", "20", "12"]
 
 
 def test_class_table_leaves_out_false_positives_and_counts_absent_distances(page):
     table = {(row[0], row[1]): row[2:] for row in page.tables["s1-classes"][1:]}
-    assert table["core", "supervised"] == ["0.725 ± 0.171", "3.0 ± 0.0", "4 (3 with HD95)"]
-    assert table["shell <b>&", "roam"] == ["0.625 ± 0.263", "3.0 ± 0.0", "4"]
+    assert table["core", "supervised"] == ["0.725 ± 0.171", "3.0 ± 0.0", "0.10 ± 0.00", "4 (3 with HD95)"]
+    assert table["shell <b>&", "roam"] == ["0.625 ± 0.263", "3.0 ± 0.0", "0.15 ± 0.00", "4"]
     assert list(table)[-2:] == [("whole", "supervised"), ("whole", "roam")]  # regions last
 
 
@@ -227,7 +227,7 @@ def test_a_run_without_scores_shows_its_training(folder, tmp_path):
     run = make_run(tmp_path / "bare", folder / "data", scored=False)
     page = Page(report_folders([run]).read_text("utf-8"))
     assert (run / "report.html").exists()
-    assert page.tables["s1-summary"][1] == ["bare", "not scored", "3 + 2", "0", "12"]
+    assert page.tables["s1-summary"][1] == ["bare", "not scored", "–", "3 + 2", "0", "12"]
     assert "No scores yet" in page.text
     assert page.images == []
     assert len(page.charts) == 2

@@ -111,7 +111,7 @@ def make_scores(folder, shift):
                 hd95 = "" if (case, name) == ("c", "core") else 3.0
                 writer.writerow(
                     {"case": case, "class": name, "value": value, "kind": "class", "state": "ok", "dice": dice + shift,
-                     "hd95_mm": hd95, "in_truth": True}
+                     "hd95_mm": hd95, "far_ml": 0.1 + shift, "in_truth": True}
                 )  # fmt: skip
             whole = {"case": case, "class": "whole", "value": "1+4", "kind": "region", "state": "ok"}
             writer.writerow({**whole, "dice": 0.95, "hd95_mm": 1.0, "in_truth": True})

@@ -15,6 +15,7 @@ from semiseg.bench.results import Finished, case_scores
 from semiseg.bench.statistics import Interval, bridging_coefficient, crossed_interval, holm, sign_flip_p
 from semiseg.bench.verdict import Verdict, verdict
 from semiseg.files import replacing
+from semiseg.runs.contents import far_ml_by_case
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,8 @@ class Line:
     """Adjusted for all comparisons of the bench."""
     bridging: Interval | None = None
     verdict: Verdict | None = None
+    far_ml: float | None = None
+    """Predicted far from everything true, all classes of a scan together: mean over scans, then over replicates."""
     minutes: float = 0.0
     """Of training, mean over replicates."""
     memory_gb: float | None = None
@@ -65,6 +68,7 @@ def _line(runs: Sequence[Finished], groups: dict[tuple[str, str, int], list[Fini
     means = scores.mean(1)
     chose = any(one.result.checkpoint != "last" for one in runs)
     memory = [one.result.memory_gb for one in runs if one.result.memory_gb]
+    far_ml = [far_ml_by_case(one.scores[one.result.checkpoint]).values() for one in runs]
     facts: dict[str, Any] = {
         "labels_used": runs[0].result.labels_used,
         "replicates": len(runs),
@@ -72,6 +76,7 @@ def _line(runs: Sequence[Finished], groups: dict[tuple[str, str, int], list[Fini
         "dice": crossed_interval(scores),
         "dice_sd": float(means.std(ddof=1)) if len(means) > 1 else None,
         "dice_last": float(case_scores(runs, checkpoint="last").mean()) if chose else None,
+        "far_ml": float(np.mean([np.mean(list(each)) for each in far_ml])) if all(far_ml) else None,
         "minutes": float(np.mean([one.result.duration_s for one in runs])) / 60,
         "memory_gb": max(memory) if memory else None,
     }

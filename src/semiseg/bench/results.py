@@ -18,7 +18,7 @@ from semiseg.runs.contents import RunResult, Score
 from semiseg.runs.folder import RunFolder
 
 Checkpoint = Literal["best", "last"]
-METRICS = (*OVERLAPS, *DISTANCES)
+METRICS = (*OVERLAPS, *DISTANCES, "far_ml")
 COLUMNS = ("method", "labelled", "budget", "replicate", "checkpoint", "case", "class", "metric", "value")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from semiseg.data.images import Scan, is_picture, on_grid, read_label
 from semiseg.data.label_values import class_values
 from semiseg.data.structures import Structure
 from semiseg.errors import InputError
-from semiseg.evaluation.metrics import compare
+from semiseg.evaluation.metrics import compare, far_from
 from semiseg.evaluation.summary import OVERLAPS, Row, ScoredCase, State
 from semiseg.types import Geometry
 
@@ -64,9 +65,12 @@ def _score_classes(task: Task, prediction: Scan, truth: Scan) -> ScoredCase:
     rows = []
     ignore = task.meaning.ignore
     annotated = True if ignore is None else truth.array != ignore
+    spacing_mm = truth.geometry.spacing_mm
+    foreground = np.isin(truth.array, [value for structure in task.structures for value in structure.values])
+    far = far_from(foreground, spacing_mm) if foreground.any() else None
     for structure in task.structures:
         masks = structure.mask(prediction.array) & annotated, structure.mask(truth.array)
-        scores = compare(*masks, truth.geometry.spacing_mm, task.tolerance_mm)
+        scores = compare(*masks, spacing_mm, task.tolerance_mm)
         in_truth = scores.truth_ml > 0
         numbers = asdict(scores) | {
             "difference_ml": scores.difference_ml,
@@ -74,6 +78,7 @@ def _score_classes(task: Task, prediction: Scan, truth: Scan) -> ScoredCase:
             "in_prediction": scores.prediction_ml > 0,
             "dice_brats": scores.dice,
             "false_positive_ml": None if in_truth else scores.prediction_ml,
+            "far_ml": None if far is None else int((masks[0] & far).sum()) * math.prod(spacing_mm) / 1000,
         }
         rows.append(_row(task, structure, "ok", **numbers))
     known = [0, *([] if ignore is None else [ignore])]

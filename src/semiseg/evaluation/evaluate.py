@@ -38,7 +38,7 @@ from semiseg.settings import ReadBack
 COLUMNS = (
     *("case", "class", "value", "kind", "state", "dice", "iou", *DISTANCES, "surface_dice", "tolerance_mm"),
     *("prediction_ml", "truth_ml", "difference_ml", "in_truth", "in_prediction", "dice_brats"),
-    "false_positive_ml",
+    *("false_positive_ml", "far_ml"),
 )
 
 

@@ -13,6 +13,9 @@ from scipy import ndimage
 
 from semiseg.errors import InputError
 
+FAR_MM = 10.0
+"""Beyond this from any structure a prediction is no matter of where exactly a border runs."""
+
 _ROUNDING = 1e-5
 """Affines are stored in 32 bits, so a spacing of 1 mm may read as 1.0000001 mm; it is still within 1 mm."""
 
@@ -79,6 +82,17 @@ def compare(
         prediction_ml=volumes[0],
         truth_ml=volumes[1],
     )
+
+
+def far_from(mask: np.ndarray, spacing_mm: Sequence[float], distance_mm: float = FAR_MM) -> np.ndarray:
+    """Where there is no voxel of the mask (boolean, not empty) within `distance_mm`, from centre to centre."""
+    (box,) = ndimage.find_objects(mask.view(np.uint8))
+    margins = [int(distance_mm / length) + 1 for length in spacing_mm]
+    around = tuple(slice(max(s.start - n, 0), s.stop + n) for s, n in zip(box, margins, strict=True))
+    far = np.ones(mask.shape, dtype=bool)  # as is everything outside the box with its margins
+    distance = ndimage.distance_transform_edt(~mask[around], sampling=tuple(spacing_mm))
+    far[around] = distance > distance_mm * (1 + _ROUNDING)
+    return far
 
 
 def _surface_distances(

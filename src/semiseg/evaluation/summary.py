@@ -45,6 +45,7 @@ class Tally:
         united = {name: "+".join(map(str, values)) for name, values in (regions or {}).items()}
         self.regions = {name: _ClassTally(value) for name, value in united.items()}
         self.case_means = {metric: array("d") for metric in SUMMARISED}
+        self.far_ml = array("d")
         self.failed: list[dict[str, str]] = []
         self.states: Counter[str] = Counter()
         self.notes: list[str] = []
@@ -66,6 +67,9 @@ class Tally:
             present = [row[metric] for row in true if row.get(metric) is not None]
             if present:
                 means.append(float(np.mean(present)))
+        far_ml = [row["far_ml"] for row in of_classes if row.get("far_ml") is not None]
+        if far_ml:
+            self.far_ml.append(sum(far_ml))
 
     def summary(self) -> dict[str, Any]:
         """JSON values. A mean over classes is one of the means over cases of the classes that any case has."""
@@ -88,7 +92,8 @@ class Tally:
             "absent_classes": absent,
             "regions_mean": _mean_of(regions),
             "regions": regions,
-            "per_case": {metric: _statistics(values) for metric, values in self.case_means.items()},
+            "per_case": {metric: _statistics(values) for metric, values in self.case_means.items()}
+            | {"far_ml": _statistics(self.far_ml)},
             "failed": self.failed,
             "notes": unknown + self.notes,
         }

@@ -113,6 +113,7 @@ def class_table(study: Study) -> list[dict[str, Any]]:
             "arm": arm,
             "dice": Spread.of(_mean_by_case([_dice_of(rows, name) for rows in runs]).values()),
             "hd95_mm": Spread.of(_mean_by_case([_distance_of(rows, name) for rows in runs]).values()),
+            "far_ml": Spread.of(_mean_by_case([_far_of(rows, name) for rows in runs]).values()),
         }
         for name in _structures(scores)
         for arm, runs in scores.items()
@@ -135,6 +136,10 @@ def _dice_of(rows: Sequence[Score], name: str) -> dict[str, float]:
 
 def _distance_of(rows: Sequence[Score], name: str) -> dict[str, float]:
     return {row.case: row.hd95_mm for row in rows if row.name == name and row.in_truth and row.hd95_mm is not None}
+
+
+def _far_of(rows: Sequence[Score], name: str) -> dict[str, float]:
+    return {row.case: row.far_ml for row in rows if row.name == name and row.far_ml is not None}
 
 
 def _mean_by_case(runs: Sequence[Mapping[str, float]]) -> dict[str, float]:

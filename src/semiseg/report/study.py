@@ -13,7 +13,7 @@ from semiseg.bench.lines import Line
 from semiseg.data.dataset import Case
 from semiseg.errors import InputError
 from semiseg.rank.correlation import Correlation
-from semiseg.runs.contents import RunResult, Score, read_scores
+from semiseg.runs.contents import RunResult, Score, far_ml_by_case, read_scores
 from semiseg.runs.folder import METRICS, RunFolder
 
 
@@ -114,6 +114,8 @@ class Summary:
     """From the first method, scan by scan."""
     better: int
     """Scans that score higher than with the first method."""
+    far_ml: Spread
+    """Predicted far from everything true, all classes of a scan together, over scans."""
 
 
 def summarise(results: Sequence[Result]) -> list[Summary]:
@@ -121,9 +123,10 @@ def summarise(results: Sequence[Result]) -> list[Summary]:
 
     Raises InputError for a missing or damaged file.
     """
-    means = [case_means(result.scores()) for result in results]
+    scores = [result.scores() for result in results]
+    means = [case_means(rows) for rows in scores]
     summaries = []
-    for result, own in zip(results, means, strict=True):
+    for result, rows, own in zip(results, scores, means, strict=True):
         differences = [own[case] - means[0][case] for case in own if case in means[0]]
         run = RunFolder(result.run)
         facts = run.read_result() if run.finished else None
@@ -135,6 +138,7 @@ def summarise(results: Sequence[Result]) -> list[Summary]:
             dice=Spread.of(own.values()),
             difference=Spread.of(differences),
             better=sum(difference > 0 for difference in differences),
+            far_ml=Spread.of(far_ml_by_case(rows).values()),
         )
         summaries.append(summary)
     return summaries

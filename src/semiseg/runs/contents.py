@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -88,6 +88,10 @@ class Score:
         return self.numbers.get("hd95_mm")
 
     @property
+    def far_ml(self) -> float | None:
+        return self.numbers.get("far_ml")
+
+    @property
     def structure(self) -> tuple[str, str, frozenset[str]]:
         """The same for the same class or region of two tables: name, kind, values in any order."""
         return self.name, self.kind, frozenset(self.value.split("+"))
@@ -95,6 +99,15 @@ class Score:
 
 _WORDS = {"case", "class", "value", "kind", "state", "in_truth", "in_prediction"}
 _NEEDED = ("case", "class", "value", "state", "dice", "in_truth")
+
+
+def far_ml_by_case(scores: Sequence[Score]) -> dict[str, float]:
+    """What each case has far from everything true, all classes together; without cases where nothing is true."""
+    by_case: dict[str, float] = {}
+    for score in scores:
+        if score.kind == "class" and score.far_ml is not None:
+            by_case[score.case] = by_case.get(score.case, 0.0) + score.far_ml
+    return by_case
 
 
 def read_scores(metrics_csv: Path) -> list[Score]:
