@@ -31,6 +31,40 @@ def test_mix_is_the_formula_on_any_shape():
     assert mix.mask(valid).tolist() == [[True, False], [True, False]]
 
 
+@pytest.mark.parametrize("precision", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("per_sample", [False, True])
+def test_features_in_16_bits_are_mixed_with_the_share_of_the_targets(precision, per_sample):
+    """The share that the features show is that of the targets, to the rounding of the features themselves."""
+    mix = Mix(torch.tensor([1, 0]), torch.tensor([0.7119, 0.8353] if per_sample else [0.7119, 0.7119]))
+    assert all(abs(float(share.bfloat16()) - float(share)) > 5e-4 for share in mix.share)
+    x = torch.randn(2, 64, 9, 8, generator=generator())
+    x = x.to(precision).to(memory_format=torch.channels_last)
+    mixed = mix(x)
+    assert mixed.dtype == precision
+    assert mixed.is_contiguous(memory_format=torch.channels_last)
+    by_hand = [mix.share[k] * x[k].double() + (1 - mix.share[k].double()) * x[1 - k].double() for k in (0, 1)]
+    assert torch.equal(mixed, mix(x.float()).to(precision))  # nothing is rounded but the result
+    torch.testing.assert_close(mixed.double(), torch.stack(by_hand), rtol=0.004, atol=1e-3)
+    target = torch.eye(2).reshape(2, 2, 1, 1)  # its first class shows the share itself
+    shown = ((mixed - x[[1, 0]]).double() * (x - x[[1, 0]]).double()).sum((1, 2, 3)) / (
+        (x - x[[1, 0]]).double().square().sum((1, 2, 3))
+    )
+    torch.testing.assert_close(shown.float(), mix(target)[[0, 1], [0, 1], 0, 0], rtol=0, atol=1e-4)
+
+
+def test_the_gradient_of_mixed_rows_is_mixed_back_and_keeps_its_layout():
+    """By hand: its own share of its mixture's gradient, and the rest of the one that it is the partner of."""
+    mix = Mix(torch.tensor([2, 0, 1]), torch.tensor([0.6, 0.7, 0.9]))
+    x = torch.randn(3, 2, 5, 4, generator=generator()).to(memory_format=torch.channels_last).requires_grad_()
+    above = torch.randn(3, 2, 5, 4, generator=generator(1))
+    (gradient,) = torch.autograd.grad(mix(x), x, above.to(memory_format=torch.channels_last))
+    assert gradient.is_contiguous(memory_format=torch.channels_last)
+    expected = torch.stack(
+        [0.6 * above[0] + 0.3 * above[1], 0.7 * above[1] + 0.1 * above[2], 0.9 * above[2] + 0.4 * above[0]]
+    )
+    torch.testing.assert_close(gradient, expected)
+
+
 def test_shares_follow_beta():
     """max(l, 1 - l) with l ~ Beta(1, 1) is even on [0.5, 1]."""
     shares = torch.stack([Mix.draw(2, 1.0, generator(seed)).share[0] for seed in range(400)])

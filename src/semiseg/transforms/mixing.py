@@ -31,11 +31,13 @@ class Mix:
         return cls(torch.randperm(batch, generator=generator), share)
 
     def __call__(self, x: Float[Tensor, "b *any"]) -> Float[Tensor, "b *any"]:
-        share = self.share.to(x).reshape(-1, *[1] * (x.ndim - 1))
-        # joining rows keeps a channels-last layout on the way forward and back, indexing does not: each layer after it
-        # would copy its input, and each one before it its gradient
-        partners = torch.cat([x[row : row + 1] for row in self.partner.tolist()])
-        return torch.lerp(partners, x, share)
+        """In the precision of `x`, but with the same share in every precision: features in 16 bits and targets in 32
+        are mixed alike. A tensor of shares would be rounded to that of `x`, by up to .002 in bf16."""
+        # splitting and joining rows keeps a channels-last layout on the way forward and back, indexing does not: each
+        # layer after it would copy its input, and each one before it its gradient
+        rows = x.split(1)
+        drawn = zip(rows, self.partner.tolist(), self.share.tolist(), strict=True)
+        return torch.cat([torch.lerp(rows[partner], own, share) for own, partner, share in drawn])
 
     def mask(self, m: Bool[Tensor, "b *spatial"]) -> Bool[Tensor, "b *spatial"]:
         """A voxel is scored where both sources are valid."""
