@@ -6,7 +6,7 @@ import SimpleITK as sitk
 
 from semiseg.data import bias
 from semiseg.data.bias import correct_bias, head_mask
-from semiseg.data.facts import bounding_box
+from semiseg.data.duplicates import bounding_box
 from semiseg.data.images import read_image
 from semiseg.files import cache_folder
 

@@ -13,6 +13,7 @@ import pytest
 from support.scans import ball, write_nifti
 
 from semiseg.data.check import CheckReport, Finding, check_dataset
+from semiseg.data.images import read_image, read_label
 from semiseg.data.layouts import add_unlabelled, open_dataset
 from semiseg.data.splits import make_splits
 from semiseg.types import Geometry
@@ -226,6 +227,62 @@ def test_training_scan_among_test_scans_is_refused(nnunet_cohort: Cohort) -> Non
         "split; remove one of the two"
     )
     assert not report.can_train
+
+
+@pytest.mark.parametrize("stored", ["reversed", "permuted", "mirrored", "padded"])
+def test_training_scan_among_test_scans_stored_in_another_way_is_refused(nnunet_cohort: Cohort, stored: str) -> None:
+    """Whether the affine tells of it (then it is the same picture) or not (then it is its mirror image)."""
+    root = nnunet_cohort(labelled=2, test=2)
+    first, second = root / "imagesTr" / "ball_000_0000.nii.gz", root / "imagesTs" / "ball_003_0000.nii.gz"
+    scan = read_image(first)
+    reverse = np.diag([-1.0, 1, 1, 1])
+    reverse[0, 3] = scan.array.shape[0] - 1
+    array, affine = {
+        "reversed": (scan.array[::-1], scan.geometry.affine @ reverse),
+        "permuted": (scan.array.transpose(2, 0, 1), scan.geometry.affine[:, [2, 0, 1, 3]]),
+        "mirrored": (scan.array[::-1], scan.geometry.affine),
+        "padded": (np.pad(scan.array, 2), scan.geometry.affine),
+    }[stored]
+    write_nifti(second, array, affine)
+    report = check_dataset(open_dataset(root))
+    assert f"{second}: got in test the same content as {first} in train" in str(only(report))
+    assert not report.can_train
+
+
+@pytest.mark.parametrize("kind", ["the file", "a link", "a copy", "other values", "mirrored", "of another case"])
+def test_a_label_in_the_place_of_an_image_is_refused(root: Path, kind: str) -> None:
+    label, image = root / "labels" / "case1.nii.gz", root / "images" / "case1.nii.gz"
+    array = read_label(label).array
+    image.unlink()
+    if kind == "the file":
+        (root / "dataset.csv").write_text("case,image,label\n1,labels/case1.nii.gz,./labels/case1.nii.gz\n")
+        image = root / "labels" / "case1.nii.gz"
+    elif kind == "a link":
+        image.hardlink_to(label)
+    elif kind == "a copy":
+        write_nifti(image, array.astype(np.float32))
+    elif kind == "other values":
+        write_nifti(image, 70 * array + 30)
+    elif kind == "mirrored":
+        write_nifti(image, array[:, ::-1])
+    else:
+        write_nifti(image, read_label(root / "labels" / "case0.nii.gz").array)
+    report = check_dataset(open_dataset(root))
+    (finding,) = (one for one in report.findings if one.leak)
+    assert finding.file == image
+    assert "label" in finding.found
+    assert not report.can_train
+
+
+def test_a_hidden_label_in_the_place_of_an_image_is_found_without_opening_it(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = root / "images" / "case1.nii.gz"
+    image.unlink()
+    image.symlink_to(root / "labels" / "case1.nii.gz")
+    monkeypatch.setattr("semiseg.data.facts.read_label", lambda _: pytest.fail("a hidden label was opened"))
+    report = check_dataset(open_dataset(root), labels=())
+    assert [one.file for one in report.findings if one.leak] == [image]
 
 
 def test_same_content_in_two_drawn_splits_is_refused(root: Path) -> None:

@@ -111,6 +111,7 @@ def check_dataset(
     usable = tuple(case for case in dataset.cases if case.name not in broken)
     places = _places(usable, splits)
     findings += _same_content(usable, facts, places, transductive)
+    findings += _labels_among_images(dataset.cases, facts)
     findings += _parted_groups(usable, places if splits else _declared(usable), transductive)
     if "train" not in places.values():
         nothing = "no usable case with a label for training"
@@ -261,9 +262,40 @@ def _pairs(usable: Sequence[Case], facts: Mapping[str, CaseFacts]) -> Iterator[t
     for case in usable:
         for path, image in zip(case.images, facts[case.name].images, strict=True):
             if isinstance(image, ImageFacts) and image.lowest < image.highest:
-                same[image.voxel_hash].append((case, path))
+                same[image.content_hash].append((case, path))
     for images in same.values():
         yield from combinations(images, 2)
+
+
+def _labels_among_images(cases: Sequence[Case], facts: Mapping[str, CaseFacts]) -> Iterator[Finding]:
+    """Images that are a label file, a copy of one, or a map with its borders: the answer given with the question.
+
+    Labels that are not to be opened are known by their place on disk alone.
+    """
+    labels: dict[object, Path] = {}
+    for case in cases:
+        label = facts[case.name].label
+        if case.label is not None:
+            labels |= dict.fromkeys(_on_disk(case.label), case.label)
+            if isinstance(label, LabelFacts) and len(label.values) > 1:
+                labels |= dict.fromkeys((label.content_hash, label.segment_hash), case.label)
+    labels.pop("", None)
+    for case in cases:
+        for path, image in zip(case.images, facts[case.name].images, strict=True):
+            hashes = (image.content_hash, image.segment_hash) if isinstance(image, ImageFacts) else ()
+            found = next((labels[mark] for mark in (*_on_disk(path), *hashes) if mark in labels), None)
+            if found is not None:
+                got = f"an image with the content of the label {found}" if path != found else "a label as the image"
+                yield Finding(path, got, "the scan itself", "correct the list of images", "error", case.name, leak=True)
+
+
+def _on_disk(path: Path) -> list[tuple[int, int]]:
+    """What is the same for one file under several names; nothing for a file that is not there."""
+    try:
+        state = path.stat()
+    except (OSError, ValueError):
+        return []
+    return [(state.st_dev, state.st_ino)] if state.st_ino else []
 
 
 def _parted_groups(usable: Sequence[Case], places: Mapping[str, str], transductive: bool) -> Iterator[Finding]:

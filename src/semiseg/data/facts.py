@@ -14,10 +14,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-from jaxtyping import Bool
-from scipy import ndimage
 
 from semiseg.data.dataset import Case
+from semiseg.data.duplicates import Box, bounding_box, content_hash, segment_hash
 from semiseg.data.images import BadFile, Scan, read_image, read_label
 from semiseg.files import cache_folder, write_json, write_text
 from semiseg.manifest import file_hash
@@ -25,12 +24,10 @@ from semiseg.processes import each
 from semiseg.settings import Settings
 from semiseg.types import Geometry
 
-_VERSION = 1  # of what is remembered; raise it when the facts of an unchanged file change
+_VERSION = 2  # of what is remembered; raise it when the facts of an unchanged file change
 _WORTH_PROCESSES = 16  # below this, starting processes takes longer than reading
 
 Affine = tuple[tuple[float, float, float, float], ...]
-Box = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
-"""First index and one past the last, per axis."""
 
 
 class Unreadable(Settings):
@@ -54,8 +51,10 @@ class ImageFacts(Settings):
     """Share of voxels that are exactly 0."""
     box: Box | None
     """Of the voxels that are not 0; None if all are 0."""
-    voxel_hash: str
-    """Of shape and voxels as float32, whatever the file's name, type, header or compression."""
+    content_hash: str
+    """The same for the same scan, however it is stored (`semiseg.data.duplicates`)."""
+    segment_hash: str
+    """The same for maps that divide the scan alike; empty for grey values."""
 
     @property
     def geometry(self) -> Geometry:
@@ -73,6 +72,9 @@ class LabelFacts(Settings):
     affine: Affine
     values: dict[int, int]
     """Value to number of voxels."""
+    content_hash: str
+    segment_hash: str
+    """Both as of an image, which it must not be."""
 
     @property
     def geometry(self) -> Geometry:
@@ -148,7 +150,7 @@ def _remembered(path: Path, role: str, measure: Callable[[Path], _Facts], kind: 
 def _place(path: Path, role: str) -> Path | None:
     try:
         state = path.stat()
-    except OSError:
+    except (OSError, ValueError):  # a NUL in the name
         return None
     key = json.dumps([_VERSION, role, str(path.absolute()), state.st_size, state.st_mtime_ns])
     return cache_folder() / "facts" / f"{hashlib.blake2b(key.encode(), digest_size=16).hexdigest()}.json"
@@ -159,6 +161,7 @@ def _image_facts(path: Path) -> ImageFacts:
     finite = np.isfinite(scan.array)
     non_finite = int(finite.size - finite.sum())
     values = scan.array[finite] if non_finite else scan.array
+    box = bounding_box(scan.array != 0)
     return ImageFacts(
         shape=scan.geometry.shape,
         affine=_nested(scan),
@@ -166,34 +169,26 @@ def _image_facts(path: Path) -> ImageFacts:
         lowest=float(values.min()) if values.size else 0.0,
         highest=float(values.max()) if values.size else 0.0,
         zero_share=float(np.mean(scan.array == 0)),
-        box=bounding_box(scan.array != 0),
-        voxel_hash=_voxel_hash(scan.array),
+        box=box,
+        content_hash=content_hash(scan.array, box),
+        segment_hash=segment_hash(scan.array, box),
     )
 
 
 def _label_facts(path: Path) -> LabelFacts:
     scan = read_label(path)
-    return LabelFacts(shape=scan.geometry.shape, affine=_nested(scan), values=_counts(scan.array))
+    box = bounding_box(scan.array != 0)
+    return LabelFacts(
+        shape=scan.geometry.shape,
+        affine=_nested(scan),
+        values=_counts(scan.array),
+        content_hash=content_hash(scan.array, box),
+        segment_hash=segment_hash(scan.array, box),
+    )
 
 
 def _nested(scan: Scan) -> Any:
     return scan.geometry.affine.tolist()
-
-
-def bounding_box(mask: Bool[np.ndarray, "x y z"]) -> Box | None:
-    """The smallest box that holds all true voxels; None if there is none."""
-    found = ndimage.find_objects(mask.view(np.uint8))
-    if not found:
-        return None
-    x, y, z = ((side.start, side.stop) for side in found[0])
-    return (x, y, z)
-
-
-def _voxel_hash(array: np.ndarray[Any, Any]) -> str:
-    digest = hashlib.blake2b(repr(array.shape).encode(), digest_size=16)
-    # Files are stored first axis fastest, so the transpose is contiguous and nothing is copied.
-    digest.update(np.ascontiguousarray(array.T).data)
-    return digest.hexdigest()
 
 
 def _counts(array: np.ndarray[Any, Any]) -> dict[int, int]:

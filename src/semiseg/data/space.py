@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from semiseg.data.bias import correct_bias, head_mask
-from semiseg.data.facts import Box, bounding_box
+from semiseg.data.duplicates import Box, bounding_box
 from semiseg.data.images import MOST_VOXELS, from_ras, ras_spacing, to_ras
 from semiseg.data.intensities import eight_bit_top, normalise
 from semiseg.data.plan import Normalisation, Plan
