@@ -276,5 +276,5 @@ def _raise_shape(path: Path, shape: Sequence[int], other: Path, expected: Sequen
 
 
 def _open(path: Path) -> np.ndarray[Any, np.dtype[Any]]:
-    array: np.ndarray[Any, np.dtype[Any]] = np.load(path, mmap_mode="r")
+    array: np.ndarray[Any, np.dtype[Any]] = np.load(path, mmap_mode="r", allow_pickle=False)
     return array

@@ -16,6 +16,9 @@ from torch import Tensor, nn
 from semiseg.errors import MissingExtra, UserError
 from semiseg.networks.editable import editable, tried
 
+FROM_ELSEWHERE = ("CellSamWrapper", "Transchex")
+"""Networks that fetch or open published weights whenever they are built."""
+
 
 class MonaiNetwork(nn.Module):
     """A class of `monai.networks.nets` that maps an image to one tensor of logits of the same size, made 32-bit.
@@ -31,6 +34,11 @@ class MonaiNetwork(nn.Module):
         self, name: str, options: Mapping[str, Any], channels: int, classes: int, patch: Sequence[int]
     ) -> None:
         super().__init__()
+        if name in FROM_ELSEWHERE:
+            raise UserError(
+                f"network.name: got 'monai:{name}', which reads weights from elsewhere, expected a network that is "
+                "made of its options alone; choose another"
+            )
         kind = _class_named(name)
         accepted = inspect.signature(kind).parameters
         known = {"spatial_dims": len(patch), "in_channels": channels, "out_channels": classes, "img_size": patch}
