@@ -84,6 +84,20 @@ def test_weights_that_do_not_fit_are_refused(folder):
         load_model(folder)
 
 
+@pytest.mark.parametrize("prefix", ["", "networks.0."])
+def test_a_roam_unet_of_before_its_up_sampling_was_normalised_is_refused_in_words(tmp_path, prefix):
+    plan = make_plan(patch=(8, 8, 8), network={"name": "roam-unet", "widths": (4, 8), "strides": ((2, 2, 2),)})
+    weights = build_network(plan).state_dict()
+    assert "decoder.up.0.0.weight" in weights
+    named = {f"{prefix}{name.replace('up.0.0.', 'up.0.')}": w for name, w in weights.items() if "up.0.1." not in name}
+    save_model(tmp_path / "model", named, plan, {})
+    message = r"model: got a U-Net without normalisation after its up-sampling, as roam-unet was.*; train it anew"
+    with pytest.raises(InputError, match=message):
+        load_model(tmp_path / "model")
+    with pytest.raises(InputError, match=message):
+        start_from(build_network(plan), tmp_path / "model")
+
+
 def test_a_path_without_a_model(tmp_path, folder):
     with pytest.raises(InputError, match=r"got no model.json, expected a run or a model folder"):
         load_model(tmp_path)

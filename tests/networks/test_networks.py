@@ -1,15 +1,15 @@
 """Every network by name: what it is built of, what comes out, and that ROAM can mix inside it."""
 
-from itertools import pairwise
-
 import pytest
 import torch
+from reference import unet as oracle
 from support.toys import batch_of
 
 from semiseg.draws import Draws
 from semiseg.errors import UserError
 from semiseg.methods import build_method
 from semiseg.networks import network_from
+from semiseg.networks.ensemble import fresh_copy
 from semiseg.networks.fcdensenet import FCDenseNet
 from semiseg.networks.network_plan import NetworkPlan
 from semiseg.transforms.hidden import edited
@@ -51,18 +51,63 @@ def test_the_published_unet_of_roam():
     chosen = NetworkPlan.halving({"name": "roam-unet"}, 2)
     assert chosen.stride(2) == (16, 16)
     network = network_from(chosen, 1, 28, (256, 256))
-    widths = [1, 64, 128, 256, 512, 1024]
-    pairs = list(pairwise(widths))
-    expected = sum(9 * (i * o + o * o) + 4 * o for i, o in pairs)  # two convolutions, two batch norms
-    up = pairs[1:]
-    expected += sum(4 * o * i + 9 * (2 * i * i + i * i) + 4 * i for i, o in up)  # and a transposed one
-    expected += 64 * 28 + 28
-    assert parameters(network) == expected
+    assert parameters(network) == oracle.parameters((64, 128, 256, 512, 1024), 1, 28) == 31_046_044
     kinds = {type(module).__name__ for module in network.modules()}
     assert {"MaxPool2d", "BatchNorm2d", "ReLU"} <= kinds
     assert not {"LeakyReLU", "InstanceNorm2d"} & kinds
-    weight = network.encoder.stages[2][1].weight  # Xavier: evenly within sqrt(6 / (9 * inputs + 9 * outputs))
-    assert float(weight.detach().abs().max()) == pytest.approx((6 / (9 * 128 + 9 * 256)) ** 0.5, rel=1e-3)
+
+
+def test_the_first_weights_of_roams_unet_are_xaviers_normal_ones_and_torchs():
+    """Xavier: deviation sqrt(2 / (9 inputs + 9 outputs)); torch's: evenly within 1 / sqrt(outputs times pixels)."""
+    torch.manual_seed(0)
+    network = network_from(NetworkPlan.halving({"name": "roam-unet", "widths": [16, 32, 64]}, 2), 1, 3, (16, 16))
+    for again in (network, fresh_copy(network)):
+        weight = again.encoder.stages[2][1].weight.detach()  # of 32 features to 64
+        assert float(weight.std()) == pytest.approx((2 / (9 * 32 + 9 * 64)) ** 0.5, rel=0.02)
+        fourth = float(weight.pow(4).mean() / weight.var() ** 2)
+        assert fourth == pytest.approx(3, abs=0.15)  # evenly drawn weights have 1.8
+        up = again.decoder.up[0][0].weight.detach()
+        end = 1 / (32 * 2 * 2) ** 0.5
+        assert 0.99 * end < float(up.abs().max()) <= end
+        assert float(up.std()) == pytest.approx(end / 3**0.5, rel=0.02)
+    assert not torch.equal(weight, network.encoder.stages[2][1].weight)
+    assert not torch.equal(up, network.decoder.up[0][0].weight)
+
+
+def test_roams_unet_is_the_published_one_pixel_by_pixel():
+    torch.manual_seed(0)
+    chosen = NetworkPlan.halving({"name": "roam-unet", "widths": [2, 3, 4]}, 2)
+    network = network_from(chosen, 1, 3, (8, 8))
+    for name, weight in network.named_parameters():  # scales and offsets that do something
+        if weight.ndim == 1:
+            weight.data = torch.randn(weight.shape) if name.endswith("bias") else 0.5 + torch.rand(weight.shape)
+    x = torch.randn(2, 1, 8, 8)
+    weights = {name: weight.detach().numpy() for name, weight in network.named_parameters()}
+    expected = torch.from_numpy(oracle.logits(weights, x.numpy())).float()
+    torch.testing.assert_close(network.train()(x), expected, rtol=1e-4, atol=1e-5)
+
+
+@STAGED
+@BOTH
+def test_momentum_and_epsilon_of_batch_norm(name, dims):
+    """As Keras has them: a hundredth of each batch goes into the statistics, a thousandth to the variance."""
+    network = small(name, dims, norm="batch", momentum=0.01, epsilon=1e-3)
+    plain = small(name, dims, norm="batch")
+    norms = [m for m in network.modules() if isinstance(m, torch.nn.modules.batchnorm._BatchNorm)]
+    assert {(m.momentum, m.eps) for m in norms} == {(0.01, 1e-3)}
+    inputs = []
+    norms[0].register_forward_hook(lambda _m, given, _o: inputs.append((given[0], _o.clone())))
+    x = 0.05 * torch.randn(2, 1, *[16] * dims)
+    assert not torch.allclose(network.train()(x), plain.train()(x), rtol=1e-2)
+    before, after = inputs[0]
+    scale, offset = (weight.detach().numpy() for weight in (norms[0].weight, norms[0].bias))
+    rows = before.detach().reshape(*before.shape[:2], -1, 1).numpy()
+    expected, mean, variance = oracle.batch_norm(rows, scale, offset, 1e-3)
+    torch.testing.assert_close(
+        after.detach().reshape(rows.shape), torch.from_numpy(expected).float(), rtol=1e-4, atol=1e-5
+    )
+    for kept, start, batch in ((norms[0].running_mean, 0.0, mean), (norms[0].running_var, 1.0, variance)):
+        torch.testing.assert_close(kept, torch.from_numpy(oracle.running(start, batch)).float())
 
 
 def test_fcdensenet103_has_the_size_and_the_features_that_are_published():
@@ -157,6 +202,12 @@ def test_roam_mixes_at_every_layer_and_skip(name, dims, layer):
         ({"name": "unet", "growth": 4}, "network.growth: got 4, expected nothing, as unet"),
         ({"name": "fcdensenet", "blocks": [4]}, r"network.blocks: got \(4,\), expected at least two positive"),
         ({"name": "fcdensenet", "growth": 0}, "network.growth: got 0, expected over 0"),
+        ({"name": "unet", "epsilon": 0.1}, "network.epsilon: got 0.1, expected 1e-05, as instance norm does not have"),
+        ({"name": "unet", "momentum": 0.2}, "network.momentum: got 0.2, expected 0.1, as instance norm does not have"),
+        (
+            {"name": "monai:UNet", "momentum": 0.2},
+            "network.momentum: got 0.2, expected nothing, as monai:UNet does not",
+        ),
         ({"name": "monai:UNet", "norm": "batch"}, "network.norm: got 'batch', expected nothing, as monai:UNet"),
     ],
 )

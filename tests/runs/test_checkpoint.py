@@ -8,7 +8,13 @@ from support.runs import settings_of
 
 from semiseg.errors import InputError, UserError
 from semiseg.experiments.experiment import train_run
-from semiseg.runs.checkpoint import optimiser_tensors, read_checkpoint, restore_optimiser, write_checkpoint
+from semiseg.runs.checkpoint import (
+    optimiser_tensors,
+    read_checkpoint,
+    require_alike,
+    restore_optimiser,
+    write_checkpoint,
+)
 from semiseg.runs.folder import RunFolder
 
 
@@ -163,6 +169,15 @@ def test_where_no_checkpoint_fits_nothing_is_trained(stopped):
         changed(path, **{MOMENT: torch.ones(100000)})
     with pytest.raises(UserError, match=r"last\.safetensors.*previous\.safetensors.*train again"):
         go_on()
+
+
+def test_a_run_of_an_earlier_roam_unet_does_not_go_on(tmp_path):
+    weight = torch.zeros(4, 2, 2, 2)
+    before, today = ({f"network.decoder.up.{name}.weight": weight} for name in ("0", "0.0"))
+    with pytest.raises(InputError, match=r"last: got a U-Net without normalisation after .* roam-unet .*; train it an"):
+        require_alike(tmp_path / "last", before, today, "use another checkpoint")
+    with pytest.raises(InputError, match=r"last: it lacks network\.head\.bias"):  # of a network that never has any
+        require_alike(tmp_path / "last", before, {**before, "network.head.bias": weight}, "use another checkpoint")
 
 
 def test_a_full_disk_is_told_as_one_and_leaves_the_checkpoint_that_was_there(tmp_path, monkeypatch):

@@ -19,6 +19,16 @@ def network_from(chosen: NetworkPlan, channels: int, classes: int, patch: Sequen
         from semiseg.networks.monai_network import MonaiNetwork
 
         return MonaiNetwork(chosen.name.partition(":")[2], chosen.options, channels, classes, patch)
+    network = _unet_or_densenet(chosen, channels, classes, dims)
+    from torch.nn.modules.batchnorm import _BatchNorm
+
+    for module in network.modules():
+        if isinstance(module, _BatchNorm):
+            module.momentum, module.eps = chosen.momentum, chosen.epsilon
+    return network
+
+
+def _unet_or_densenet(chosen: NetworkPlan, channels: int, classes: int, dims: int) -> nn.Module:
     norm = chosen.norm or "batch"
     if chosen.name == "fcdensenet":
         from semiseg.networks.fcdensenet import FCDenseNet

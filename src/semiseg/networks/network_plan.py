@@ -23,6 +23,10 @@ class NetworkPlan(Settings):
     strides: tuple[tuple[int, ...], ...] = ()
     """U-Nets: down-sampling between consecutive resolutions, per spatial axis of the network."""
     norm: Literal["instance", "batch"] | None = None
+    momentum: float = Field(default=0.1, gt=0, le=1)
+    """Batch norm: share that a batch has in the running statistics (Keras calls 1 - it the momentum)."""
+    epsilon: float = Field(default=1e-5, gt=0)
+    """Batch norm: added to the variance."""
     blocks: tuple[int, ...] = ()
     """FC-DenseNet: layers of each dense block on the way down, finest first, the bottleneck last."""
     growth: int = Field(default=0, ge=0)
@@ -72,6 +76,10 @@ class NetworkPlan(Settings):
                 value,
                 f"nothing, as {self.name} does not have this setting",
             )
+        for key in ("momentum", "epsilon"):
+            value, default = getattr(self, key), type(self).model_fields[key].default
+            good = self.norm != "instance" or value == default
+            require(good, f"{where}.{key}", value, f"{default:g}, as instance norm does not have this setting")
         if kind == "fcdensenet":
             for key in ("blocks", "growth", "first"):
                 value = getattr(self, key)
@@ -95,10 +103,13 @@ class NetworkPlan(Settings):
         )
 
 
+_NORM = ("norm", "momentum", "epsilon")
+"""Of networks whose normalisation can be chosen."""
+
 _SETTINGS: dict[str, tuple[str, ...]] = {
-    "unet": ("widths", "strides", "norm"),
-    "roam-unet": ("widths", "strides", "norm"),
-    "fcdensenet": ("blocks", "growth", "first", "norm", "dropout"),
+    "unet": ("widths", "strides", *_NORM),
+    "roam-unet": ("widths", "strides", *_NORM),
+    "fcdensenet": ("blocks", "growth", "first", *_NORM, "dropout"),
     "monai": ("options",),
 }
 """The settings that each network has."""

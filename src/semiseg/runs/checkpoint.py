@@ -18,6 +18,7 @@ from torch import Tensor
 
 from semiseg.errors import InputError
 from semiseg.files import replacing
+from semiseg.networks.unet import without_norm_after_up
 
 _STATES = {frozenset({"step", "exp_avg", "exp_avg_sq"}), frozenset({"momentum_buffer"})}
 """What Adam (also AdamW) and SGD keep of each weight."""
@@ -64,6 +65,11 @@ def read_checkpoint(path: Path) -> Checkpoint:
 
 def require_alike(path: Path, tensors: Mapping[str, Tensor], own: Mapping[str, Tensor], action: str) -> None:
     """Raise InputError unless the tensors have the names, shapes and kinds of number of `own`, and are finite."""
+    if without_norm_after_up(tensors) and not without_norm_after_up(own):
+        raise InputError(
+            f"{path}: got a U-Net without normalisation after its up-sampling, as roam-unet was in earlier versions, "
+            "expected one with it, as published; train it anew"
+        )
     if odd := sorted(own.keys() ^ tensors.keys()):
         found = "has" if odd[0] in tensors else "lacks"
         raise InputError(f"{path}: it {found} {odd[0]}, expected the weights of this network; {action}")
