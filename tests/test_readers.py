@@ -42,6 +42,9 @@ TEXTS = {
     "other keys": b'{"cases": 5, "plan": [1], "format": 1, "labels": 5, "weights": {}, "methods": {"x": [1]}}',
     "a date that is none": b"seed: 2001-99-99",
     "a tag": b"!!python/object/apply:os.system ['true']",
+    "half a character": b'{"plan": {}, "format": "\\ud800", "labels": {"\\udce9": 1}, "cases": {}}',
+    "half a character as a name": b'{"\\ud800": 1}',
+    "infinity": b'{"plan": {"memory_gb": Infinity}, "format": 1, "seed": -Infinity, "cases": 1e999}',
     "aliases": b"a: &a [x, x]\nb: &b [*a, *a]\nc: [*b, *b]\nseed: *b",
 }
 MAY_PASS = {"object", "null", "empty", "list"}
@@ -107,9 +110,8 @@ HARMLESS = {
     "dataset": MAY_PASS,
     "provenance": MAY_PASS,
     "JSON": {"other keys"},
-    "YAML": {"other keys", "aliases"},
+    "YAML": {"other keys", "aliases", "infinity"},
     "environment": {"other keys"},
-    "config of a run": {"object", "other keys", "aliases"},
     "predictions of a model": {"object", "other keys"},
     "transforms": {"object"},
 }

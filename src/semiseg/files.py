@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from semiseg.errors import InputError, UserError
+from semiseg.settings import unusual
 
 STALE_S = 24 * 3600
 """Unchanged for so long, a temporary file is nobody's: clocks of machines that share a disk differ by less."""
@@ -154,7 +155,10 @@ def read_yaml(path: Path, expected: str, action: str) -> Any:
 
 def _read(path: Path, parse: Callable[[str], Any], expected: str, action: str) -> Any:
     try:
-        return parse(Path(path).read_text(encoding="utf-8-sig"))
+        values = parse(Path(path).read_text(encoding="utf-8-sig"))
+        found = unusual(values)
+        if not found:
+            return values
     except RecursionError:
         found = "values that are nested too deeply"
     except UnicodeDecodeError:

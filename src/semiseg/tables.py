@@ -8,11 +8,12 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from semiseg.errors import InputError
 from semiseg.files import replacing
 
+T = TypeVar("T")
 Row = Mapping[str, Any]
 """Column to value."""
 
@@ -43,32 +44,42 @@ def write_table(path: Path, columns: Sequence[str], rows: Iterable[Row]) -> None
 
 
 def read_table(
-    path: Path, needed: Iterable[str], expected: str, action: str, *, by_hand: bool = False
-) -> list[dict[str, str]]:
-    """The rows of a table as text.
+    path: Path,
+    needed: Sequence[str],
+    expected: str,
+    action: str,
+    *,
+    parse: Callable[[dict[str, str]], T] = dict,  # type: ignore[assignment]
+    by_hand: bool = False,
+) -> list[T]:
+    """The rows of a table, as `parse` makes them of their text.
 
-    by_hand: as people and spreadsheets save it, with commas, semicolons or tabs (the commonest in the first line), and
-    without the empty cells at the end of a row. Raises InputError for a file that cannot be read, a column that is
-    missing or comes twice, and a row of another number of cells than the first line has.
+    needed: columns. by_hand: as people and spreadsheets save it, with commas, semicolons or tabs (the commonest in the
+    first line), and without the empty cells at the end of a row. Raises InputError for a file that cannot be read, a
+    needed column that is missing or comes twice, a row of another number of cells than the first line has, and one
+    that `parse` refuses with ValueError.
     """
+    where = str(path)
     try:
         with Path(path).open(newline="", encoding="utf-8-sig") as file:
             text = file.read()
         delimiter = max(",;\t", key=text.partition("\n")[0].count) if by_hand else ","
         lines = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
         columns, rows = next(lines, []), []
-        for name in needed:
-            if columns.count(name) != 1:
-                raise ValueError(f"{columns.count(name) or 'no'} column {name!r}")
+        if missing := [name for name in needed if name not in columns]:
+            raise ValueError(f"no column {', '.join(missing)}")
+        if twice := [name for name in needed if columns.count(name) > 1]:
+            raise ValueError(f"the column {twice[0]} twice")
         for cells in filter(None, lines):
+            where = f"{path}, line {lines.line_num}"
             if by_hand:
                 cells += [""] * (len(columns) - len(cells))
             if len(cells) != len(columns):
-                raise ValueError(f"{len(cells)} cells in line {lines.line_num}, and {len(columns)} in the first")
-            rows.append(dict(zip(columns, map(_original, cells), strict=True)))
+                raise ValueError("another number of cells than the header has")
+            rows.append(parse(dict(zip(columns, map(_original, cells), strict=True))))
     except (OSError, ValueError, csv.Error) as error:
         found = getattr(error, "strerror", None) or str(error)
-        raise InputError(f"{path}: got {found:.300}, expected {expected}; {action}") from None
+        raise InputError(f"{where}: got {found:.300}, expected {expected}; {action}") from None
     return rows
 
 

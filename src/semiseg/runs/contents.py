@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import csv
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from semiseg.errors import InputError
+from pydantic import Field
+
 from semiseg.settings import ReadBack
+from semiseg.tables import read_table
 
 CheckpointName = Literal["best", "last"]
 
@@ -44,6 +46,35 @@ class RunResult(ReadBack):
 
     def of_checkpoint(self, which: CheckpointName) -> Validated:
         return self.best if which == "best" else self.last
+
+
+class ScansOfRun(ReadBack):
+    """Where the scans of a run are."""
+
+    path: str
+    layout: str | None = None
+    unlabelled: str | None = None
+    channels: tuple[str, ...] | None = None
+
+
+class MethodOfRun(ReadBack):
+    name: str
+
+
+class RunConfig(ReadBack):
+    """Of a run's settings, those that are asked for by name."""
+
+    data: ScansOfRun
+    method: MethodOfRun
+    score: bool = False
+
+
+class Environment(ReadBack):
+    """What a run was begun on and with; empty where that was not kept."""
+
+    packages: dict[str, str] = Field(default_factory=dict)
+    """Name to version."""
+    command: tuple[str, ...] = ()
 
 
 class TrainLine(ReadBack):
@@ -112,29 +143,11 @@ def far_ml_by_case(scores: Sequence[Score]) -> dict[str, float]:
 
 def read_scores(metrics_csv: Path) -> list[Score]:
     """The rows of a table that `semiseg evaluate` wrote. Raises InputError for a missing or damaged one."""
-    expected = "the metrics.csv of `semiseg evaluate`"
-    try:
-        with Path(metrics_csv).open(newline="", encoding="utf-8") as file:
-            rows = csv.DictReader(file)
-            missing = [name for name in _NEEDED if name not in (rows.fieldnames or ())]
-            if missing:
-                raise InputError(
-                    f"{metrics_csv}: got no column {', '.join(missing)}, expected {expected}; "
-                    "evaluate again with --overwrite"
-                )
-            return [_score(row) for row in rows]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{metrics_csv}: got {error}, expected {expected}; evaluate again") from None
-    except ValueError as error:
-        raise InputError(
-            f"{metrics_csv}, line {rows.line_num}: got {error}, expected a row of {expected}; "
-            "evaluate again with --overwrite"
-        ) from None
+    expected, action = "the metrics.csv of `semiseg evaluate`", "evaluate again with --overwrite"
+    return read_table(metrics_csv, _NEEDED, expected, action, parse=_score)
 
 
-def _score(row: Mapping[Any, Any]) -> Score:
-    if None in row or None in row.values():
-        raise ValueError("another number of cells than the header has")
+def _score(row: Mapping[str, str]) -> Score:
     return Score(
         case=row["case"],
         name=row["class"],
@@ -142,5 +155,12 @@ def _score(row: Mapping[Any, Any]) -> Score:
         kind="region" if row.get("kind") == "region" else "class",
         state=row["state"],
         in_truth=row["in_truth"].lower() in ("true", "1"),
-        numbers={name: float(cell) for name, cell in row.items() if name not in _WORDS and cell != ""},
+        numbers={name: _finite(cell) for name, cell in row.items() if name not in _WORDS and cell != ""},
     )
+
+
+def _finite(cell: str) -> float:
+    value = float(cell)
+    if not math.isfinite(value):
+        raise ValueError(f"the number {value}")
+    return value

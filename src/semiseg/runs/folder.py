@@ -17,11 +17,20 @@ import yaml
 
 from semiseg.data.splits import SplitNames
 from semiseg.errors import InputError, UserError
-from semiseg.files import read_json, remove_stale, write_json, write_text
+from semiseg.files import read_json, read_yaml, remove_stale, write_json, write_text
 from semiseg.manifest import MANIFEST
 from semiseg.progress import say
 from semiseg.runs.checkpoint import Checkpoint, read_checkpoint
-from semiseg.runs.contents import RunResult, Score, TrainLine, ValidationLine, read_scores
+from semiseg.runs.contents import (
+    Environment,
+    RunConfig,
+    RunResult,
+    Score,
+    TrainLine,
+    ValidationLine,
+    read_scores,
+)
+from semiseg.settings import ReadBack, is_text
 
 try:
     import fcntl
@@ -30,8 +39,8 @@ except ImportError:  # Windows
 
 METRICS = "metrics.csv"
 """In a folder of scores."""
-_ANEW = "train again with another --out"
-
+_KINDS: dict[str, type[ReadBack]] = {"train": TrainLine, "validation": ValidationLine}
+_SETTINGS, _RESTORE = "the settings of a run", "restore the file or choose another --out"
 
 T = TypeVar("T")
 
@@ -101,11 +110,10 @@ class RunFolder:
         """Machine, versions and command line that the run was begun with; empty where they were not kept."""
         if not self.environment.exists():
             return {}
-        action = "restore the file, or remove it"
-        values = read_json(self.environment, "a JSON object", action)
-        if not isinstance(values, dict):
-            raise InputError(f"{self.environment}: got a {type(values).__name__}, expected a JSON object; {action}")
-        return values
+        expected, action = "what a run was begun with", "restore the file, or remove it"
+        values = read_json(self.environment, expected, action)
+        Environment.of(values, str(self.environment), expected, action)
+        return dict(values)
 
     @contextmanager
     def alone(self) -> Iterator[None]:
@@ -137,25 +145,14 @@ class RunFolder:
 
     def read_config(self) -> dict[str, Any]:
         """Every setting. Raises InputError for a missing or damaged file."""
-        try:
-            values = yaml.safe_load(self.config_text())
-        except (yaml.YAMLError, ValueError, RecursionError):
-            values = None
-        if not isinstance(values, dict):
-            raise self._no_settings()
-        return values
+        values = read_yaml(self.config, _SETTINGS, _RESTORE)
+        RunConfig.of(values, str(self.config), _SETTINGS, _RESTORE)
+        return dict(values)
 
     def config_text(self) -> str:
         """The settings as they are written. Raises InputError where there are none."""
-        try:
-            return self.config.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError):
-            raise self._no_settings() from None
-
-    def _no_settings(self) -> InputError:
-        return InputError(
-            f"{self.config}: got no settings, expected those of a run; restore the file or choose another --out"
-        )
+        self.read_config()
+        return self.config.read_text(encoding="utf-8")
 
     def write_environment(self, **more: Any) -> None:
         packages = ("semiseg", "torch", "accelerate", "monai", "numpy", "scipy", "nibabel")
@@ -175,7 +172,8 @@ class RunFolder:
             file.write(json.dumps(values) + "\n")
 
     def read_log(self) -> list[dict[str, Any]]:
-        """Every whole line of the log, as it was written; none without a log.
+        """Every whole line of the log, as it was written; none without a log. A line has a step and a kind; of training
+        steps and validations, what `TrainLine` and `ValidationLine` have.
 
         The last line may be cut off by a crash and is left out. Any other damaged line is left out too, and the user
         is told once: after `--resume` it is gone.
@@ -188,6 +186,9 @@ class RunFolder:
             try:
                 line = json.loads(text.decode("utf-8"))
                 whole = isinstance(line, dict) and type(line.get("step")) is int and type(line.get("kind")) is str
+                whole = whole and is_text(json.dumps(line, ensure_ascii=False))
+                if whole and line["kind"] in _KINDS:
+                    _KINDS[line["kind"]].model_validate(line)
             except (ValueError, RecursionError):
                 whole = False
             if whole:
@@ -197,14 +198,12 @@ class RunFolder:
         return lines
 
     def train_lines(self) -> list[TrainLine]:
-        """What was logged of training steps. Raises InputError for a line without terms and time."""
-        lines = (line for line in self.read_log() if line["kind"] == "train")
-        return [TrainLine.of(line, str(self.log), "lines about training steps", _ANEW) for line in lines]
+        """What was logged of training steps."""
+        return [TrainLine.model_validate(line) for line in self.read_log() if line["kind"] == "train"]
 
     def validations(self) -> list[ValidationLine]:
-        """What was logged of validations. Raises InputError for a line without Dice."""
-        lines = (line for line in self.read_log() if line["kind"] == "validation")
-        return [ValidationLine.of(line, str(self.log), "lines about validations", _ANEW) for line in lines]
+        """What was logged of validations."""
+        return [ValidationLine.model_validate(line) for line in self.read_log() if line["kind"] == "validation"]
 
     def cut_log(self, step: int) -> None:
         """Drop what was logged after `step` steps: those steps will be taken again."""
