@@ -12,7 +12,7 @@ from support.finished import make_dataset, make_run
 from support.plans import make_plan
 from torch import nn
 
-from semiseg.colours import class_colour, class_colours, value_colours
+from semiseg.colours import LIGHTER, class_colours, value_colours
 from semiseg.data.dataset import Case
 from semiseg.models.model import LoadedModel
 from semiseg.prediction import overlays
@@ -25,7 +25,7 @@ from semiseg.training.pictures import tile
 
 CLASSES = {"background": 0, "core": 40, "shell": 4, **{f"class {k}": 200 - k for k in range(3, 11)}}
 """More than the palette has; the values are in another order than the classes."""
-COLOURS = [class_colour(index) for index in range(len(CLASSES))]
+COLOURS = list(class_colours(list(CLASSES)).values())
 FIRST = [(0, 0, 0), (230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (213, 94, 0)]
 """Okabe and Ito's, after the black of the background."""
 
@@ -65,10 +65,17 @@ def predicted(tmp_path_factory):
 
 
 def test_the_first_colours_are_those_that_colour_blind_people_can_tell_apart():
-    assert [class_colour(index) for index in range(len(FIRST))] == FIRST
-    assert class_colours(len(CLASSES)).tolist() == [list(colour) for colour in COLOURS]
+    assert COLOURS[: len(FIRST)] == FIRST
     assert len(set(COLOURS)) == len(COLOURS)
-    assert value_colours([0, 7, 3]) == {0: FIRST[0], 7: FIRST[1], 3: FIRST[2]}
+    assert value_colours({"nothing": 0, "a": 7, "b": 3}) == {0: FIRST[0], 7: FIRST[1], 3: FIRST[2]}
+
+
+def test_the_right_side_has_the_left_ones_colour_lighter():
+    names = ["background", "right lung", "liver", "left lung", "left kidney"]
+    found = class_colours(names)
+    assert list(found) == names
+    assert [found[name] for name in ("liver", "left lung", "left kidney")] == FIRST[1:4]
+    assert found["right lung"] == tuple(round(part + LIGHTER * (255 - part)) for part in FIRST[2])
 
 
 def test_label_tables(tmp_path):
@@ -84,13 +91,14 @@ def test_palette_of_a_predicted_picture(predicted):
     with Image.open(predicted / "scan.png") as picture:
         values, shown = np.asarray(picture), np.asarray(picture.convert("RGB"))
     assert np.array_equal(values, np.array([*CLASSES.values()])[squares()].T)
-    assert np.array_equal(shown, class_colours(len(CLASSES))[squares()].transpose(1, 0, 2))
+    assert np.array_equal(shown, np.array(COLOURS)[squares()].transpose(1, 0, 2))
 
 
 def test_overlays(predicted):
     label = squares()
-    drawn = overlays.outlined(np.zeros(label.shape, np.uint8), label, label.shape[::-1])
-    tinted = np.rint(overlays.TINT * class_colours(len(CLASSES)).astype(float)).astype(int)
+    style = overlays.Style(np.array(COLOURS, np.float32), overlays.TINT)
+    drawn = overlays.outlined(np.zeros(label.shape, np.uint8), label, label.shape[::-1], style)
+    tinted = np.rint(overlays.TINT * np.array(COLOURS, float)).astype(int)
     assert {tuple(colour) for colour in drawn.reshape(-1, 3).tolist()} == {*COLOURS, *map(tuple, tinted.tolist())}
     page = np.asarray(Image.open(predicted / "overlays" / "scan.png")).reshape(-1, 3)
     assert set(COLOURS) <= {tuple(colour) for colour in page.tolist()}
@@ -106,7 +114,9 @@ def test_legend_of_overlays(predicted):
 
 def test_panels_of_the_report():
     label = squares()
-    pixels = panels.outlined(np.zeros(label.shape, np.uint8), label, (label.shape[1] * 10, label.shape[0] * 10))
+    pixels = panels.outlined(
+        np.zeros(label.shape, np.uint8), label, (label.shape[1] * 10, label.shape[0] * 10), np.array(COLOURS, np.uint8)
+    )
     for index, colour in list(enumerate(COLOURS))[1:]:
         rows = pixels[120 * index : 120 * (index + 1)]
         found = rows[np.ptp(rows.astype(int), axis=-1) > 40]
@@ -124,8 +134,8 @@ def test_legend_and_viewer_of_the_report(tmp_path):
 
 def test_pictures_of_training():
     label = squares()
-    pixels = tile(np.zeros(label.shape), label)[1:-1, 1:-1]
-    assert np.abs(pixels - 0.55 * class_colours(len(CLASSES))[label].transpose(1, 0, 2)[::-1, ::-1]).max() <= 1
+    pixels = tile(np.zeros(label.shape), label, COLOURS)[1:-1, 1:-1]
+    assert np.abs(pixels - 0.55 * np.array(COLOURS)[label].transpose(1, 0, 2)[::-1, ::-1]).max() <= 1
 
 
 def test_label_files_are_written_without_torch(tmp_path):

@@ -20,6 +20,7 @@ from semiseg.bench.grid import BenchSettings
 from semiseg.cli import app
 from semiseg.experiments.run_settings import RunSettings
 from semiseg.jobs.shards import Shard
+from semiseg.prediction.look import Look
 from semiseg.progress import say, set_quiet
 from semiseg.settings import flat
 
@@ -149,7 +150,10 @@ ENTRIES = {
         "--keep-largest": given(True, segment__keep_largest=True),
         "--checkpoint": given("last", segment__checkpoint="last"),
         "--cases": given("names.txt", segment__only=Path("names.txt")),
-        "--overlay": given(True, segment__overlay=True),
+        "--overlay": given(True, segment__overlay=Look()),
+        "--overlay-fill": given(True, segment__overlay=Look(fill=True)),
+        "--overlay-channel": given("t1", segment__overlay=Look(channel="t1")),
+        "--overlay-window": given("lung", segment__overlay=Look(window="lung")),
         "--truth": given("labels", segment__truth=Path("labels")),
         "--beside": given("b", segment__beside=Path("b")),
         "--device": given("cpu", segment__device="cpu", launcher_named__device="cpu", more=True, beside=DASK),
@@ -392,7 +396,7 @@ def test_an_estimate_gets_device_and_workers_too():
 @pytest.mark.parametrize("command", ["predict", "evaluate"])
 def test_a_shard_gets_every_flag_but_those_of_sharing_printing_and_pictures(command):
     ours = {"--shard", "--launcher", "--jobs", "--scheduler", "--slurm", "--json", "--quiet"}
-    ours |= {"--overlay", "--truth", "--beside"}
+    ours |= {"--overlay", "--overlay-fill", "--overlay-channel", "--overlay-window", "--truth", "--beside"}
     base = BASE[command]
     for flag, entry in ENTRIES[command].items():
         if flag == "--shard":  # refused beside a launcher

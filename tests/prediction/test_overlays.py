@@ -9,15 +9,19 @@ from support.command_line import semiseg, train_run_on, write_study
 from support.plans import AFFINES, make_plan
 from support.scans import write_nifti
 
-from semiseg.colours import PALETTE, class_colour
+from semiseg.colours import PALETTE, class_colours
 from semiseg.data.dataset import Case, Dataset
 from semiseg.data.images import from_ras
+from semiseg.data.label_tables import QUICKNAT_28
 from semiseg.errors import InputError
+from semiseg.prediction.look import Look
 from semiseg.prediction.overlays import (
     FILM_FRAMES,
     MOST_SLICES,
     TINT,
+    Style,
     Truth,
+    _legend,
     draw_overlays,
     facing,
     outlined,
@@ -27,6 +31,7 @@ from semiseg.prediction.overlays import (
 )
 
 SHAPE = (18, 20, 16)
+COLOURS = list(class_colours(["background", *map(str, range(1, 28))]).values())
 
 
 def anatomy():
@@ -41,20 +46,20 @@ def pixels_of(path):
         return np.asarray(image)
 
 
-def draw(folder, affine=AFFINES["RAS"], *, truth=True, plan=None, shown=None):
+def draw(folder, affine=AFFINES["RAS"], *, truth=True, plan=None, shown=None, look=Look()):  # noqa: B008
     """Draw one case whose prediction is its truth; returns the folder of overlays."""
     image, label = (np.ascontiguousarray(from_ras(part, affine)) for part in anatomy())
     scan = write_nifti(folder / "scan.nii.gz", image, affine)
     true = write_nifti(folder / "truth" / "scan.nii.gz", label, affine)
     write_nifti(folder / "out" / "scan.nii.gz", label if shown is None else shown, affine)
     known = {"scan": Truth(true)} if truth else {}
-    draw_overlays(folder / "out", [Case("scan", (scan,))], plan or make_plan(), "roam", known)
+    draw_overlays(folder / "out", [Case("scan", (scan,))], plan or make_plan(), "roam", known, look=look)
     return folder / "out" / "overlays"
 
 
 def is_class(pixels, index):
     """Where the pure colour of a class, its outline, is."""
-    return (np.asarray(pixels) == class_colour(index)).all(-1)
+    return (np.asarray(pixels) == COLOURS[index]).all(-1)
 
 
 def test_the_patients_left_is_on_the_right_and_front_and_top_are_up():
@@ -101,18 +106,39 @@ def test_a_class_is_tinted_inside_a_solid_outline():
     label = np.zeros((5, 5), int)
     label[1:4, 1:4] = 2
     label[0, 0] = -100
-    pixels = outlined(np.full((5, 5), 100, np.uint8), label, (5, 5))
-    colour = np.array(class_colour(2))
+    pixels = outlined(np.full((5, 5), 100, np.uint8), label, (5, 5), Style(np.array(COLOURS, np.float32), TINT))
+    colour = np.array(COLOURS[2])
     assert np.array_equal(is_class(pixels, 2), (label == 2) & (np.indices((5, 5)) != 2).any(0))
     assert np.abs(pixels[2, 2] - (100 + TINT * (colour - 100))).max() <= 0.5
     assert (pixels[label <= 0] == 100).all()
 
 
+def test_classes_are_outlined_and_filled_where_asked_for(tmp_path):
+    outlines, filled = (
+        pixels_of(draw(tmp_path / name, look=Look(fill=fill)) / "scan" / "slice_005.png").astype(int)
+        for name, fill in (("outlines", False), ("filled", True))
+    )
+    different = np.abs(outlines - filled).sum(-1) > 0
+    assert different.any()
+    grey = np.ptp(outlines[different], axis=-1) == 0
+    assert grey.all()  # the scan alone inside the outline
+
+
+def test_the_two_sides_of_a_structure_share_an_entry_of_the_legend():
+    legend = _legend({"left lung": COLOURS[1], "liver": COLOURS[2], "right lung": COLOURS[3], "right eye": COLOURS[4]})
+    assert [(entry.text, entry.colours) for entry in legend] == [
+        ("lung, L R", (COLOURS[1], COLOURS[3])),
+        ("liver", (COLOURS[2],)),
+        ("right eye", (COLOURS[4],)),
+    ]
+
+
 def test_the_colours_of_28_classes_can_be_told_apart():
-    colours = np.array([class_colour(index) for index in range(1, 28)])
-    assert np.array_equal(colours[: len(PALETTE)], PALETTE)
-    distance = np.abs(colours[:, None] - colours[None]).sum(-1) + 1000 * np.eye(27)
-    assert distance.min() > 35
+    assert tuple(COLOURS[1 : 1 + len(PALETTE)]) == PALETTE
+    for names in (map(str, range(1, 28)), list(QUICKNAT_28)[1:]):
+        colours = np.array([*class_colours(["background", *names]).values()])[1:]
+        distance = np.abs(colours[:, None] - colours[None]).sum(-1) + 1000 * np.eye(27)
+        assert distance.min() > 35
 
 
 def test_slices_with_a_label_are_shown_with_two_more_on_both_sides():

@@ -8,20 +8,21 @@ import pytest
 from PIL import Image
 from support.finished import make_dataset, make_label, make_plan, make_run
 
-from semiseg.colours import class_colour
+from semiseg.colours import class_colours
 from semiseg.data.dataset import Case
 from semiseg.errors import InputError
 from semiseg.prediction.overlays import Truth
 from semiseg.report.panels import LONGEST, WRONG, Views, outlined, panels, read_views, telling_slice, volumes
 
+COLOURS = np.array([*class_colours(["background", "a", "b", "c"]).values()], np.uint8)
 BLACK = np.zeros((20, 20), np.uint8)
 
 
 def test_outlines_surround_their_class_in_its_colour():
     label = np.zeros((20, 20), int)
     label[5:15, 5:15] = 1
-    pixels = outlined(BLACK, label, (200, 200))
-    coloured = np.abs(pixels.astype(int) - class_colour(1)).sum(-1) < 30
+    pixels = outlined(BLACK, label, (200, 200), COLOURS)
+    coloured = np.abs(pixels.astype(int) - COLOURS[1]).sum(-1) < 30
     rows, columns = np.nonzero(coloured)
     assert (rows.min(), rows.max()) == pytest.approx((50, 149), abs=2)
     assert (columns.min(), columns.max()) == pytest.approx((50, 149), abs=2)
@@ -33,7 +34,7 @@ def test_voxels_that_differ_from_the_truth_are_filled_but_not_where_nothing_is_k
     truth = np.zeros((20, 20), int)
     truth[:10] = 1
     truth[15:] = -100
-    pixels = outlined(BLACK, np.full((20, 20), 0), (200, 200), truth=truth)
+    pixels = outlined(BLACK, np.full((20, 20), 0), (200, 200), COLOURS, truth=truth)
     assert pixels[50, 100] == pytest.approx(np.array(WRONG) / 2, abs=1)
     assert not pixels[120, 100].any()
     assert not pixels[180, 100].any()
@@ -42,7 +43,7 @@ def test_voxels_that_differ_from_the_truth_are_filled_but_not_where_nothing_is_k
 def test_left_is_on_the_right_anterior_and_superior_are_up_and_millimetres_are_square():
     grey = np.zeros((10, 20, 5), np.uint8)
     grey[0, 19, 4] = 255  # left, anterior, superior
-    views = Views(grey, {"truth": np.zeros(grey.shape, int)}, (2.0, 1.0, 4.0))
+    views = Views(grey, {"truth": np.zeros(grey.shape, int)}, (2.0, 1.0, 4.0), COLOURS)
     for axis, number, size in ((2, 4, (100, 100)), (1, 19, (100, 100)), (0, 0, (100, 100))):
         picture = Image.open(io.BytesIO(panels(views, axis, number, 100)["image"]))
         assert picture.size == size
@@ -53,7 +54,7 @@ def test_left_is_on_the_right_anterior_and_superior_are_up_and_millimetres_are_s
 
 def test_a_single_slice_has_one_plane_and_a_volume_three():
     def planes(*shape):
-        return Views(np.zeros(shape, np.uint8), {}, (1.0, 1.0, 1.0)).planes
+        return Views(np.zeros(shape, np.uint8), {}, (1.0, 1.0, 1.0), COLOURS).planes
 
     assert planes(4, 5, 6) == [2, 1, 0]
     assert planes(4, 5, 1) == [2]
@@ -77,7 +78,7 @@ def test_volumes_are_block_means_and_block_centres_on_one_grid():
     label = np.zeros(grey.shape, int)
     label[1::3] = 2
     label[0] = -100
-    made = volumes(Views(grey, {"truth": label}, (1.0, 2.0, 3.0)))
+    made = volumes(Views(grey, {"truth": label}, (1.0, 2.0, 3.0), COLOURS))
     image, truth = opened(made["image"]), opened(made["labels"]["truth"])
     assert image.shape == truth.shape == (75, 4, 3)
     assert image.header.get_zooms() == truth.header.get_zooms() == (3.0, 2.0, 3.0)

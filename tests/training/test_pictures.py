@@ -4,18 +4,20 @@ import torch
 from matplotlib.figure import Figure
 from PIL import Image
 
-from semiseg.colours import PALETTE
+from semiseg.colours import PALETTE, class_colours
 from semiseg.networks.unet import UNet
 from semiseg.prediction.overlays import facing
 from semiseg.training.pictures import draw_pictures, draw_progress, tile
 from semiseg.types import IGNORE, Batch
+
+COLOURS = list(class_colours(["background", "a", "b"]).values())
 
 
 def test_a_tile_is_seen_as_overlays_are():
     """The patient's left (low indices of axis 0) on the right, front or top (high ones of axis 1) up."""
     image = np.zeros((4, 5))
     image[0, 4] = 1
-    pixels = tile(image, None)[1:-1, 1:-1, 0]
+    pixels = tile(image, None, COLOURS)[1:-1, 1:-1, 0]
     assert np.array_equal(pixels == 255, facing(image) == 1)
     assert pixels[0, -1] == 255
 
@@ -23,22 +25,22 @@ def test_a_tile_is_seen_as_overlays_are():
 def test_a_tile_tints_labels_and_leaves_the_rest_grey():
     image, label = np.linspace(0, 1, 20).reshape(4, 5), np.zeros((4, 5), int)
     label[3, 4], label[0, 0] = 2, IGNORE
-    pixels = tile(image, label)[1:-1, 1:-1]
+    pixels = tile(image, label, COLOURS)[1:-1, 1:-1]
     assert pixels.shape == (5, 4, 3)  # the second axis runs upwards
     grey = (pixels[..., 0] == pixels[..., 1]) & (pixels[..., 1] == pixels[..., 2])
     assert np.argwhere(~grey).tolist() == [[0, 0]]
-    assert np.abs(pixels[0, 0] - (0.45 * 255 + 0.55 * PALETTE[1])).max() <= 1
+    assert np.abs(pixels[0, 0] - (0.45 * 255 + 0.55 * np.array(PALETTE[1]))).max() <= 1
 
 
 def test_a_tile_is_black_below_the_first_percentile_and_white_above_the_99th():
-    pixels = tile(np.arange(100.0, 201.0)[:, None], None)
+    pixels = tile(np.arange(100.0, 201.0)[:, None], None, COLOURS)
     assert pixels.shape == (3, 103, 3)
     assert (pixels[0] == 64).all()
     assert (pixels[:, 0] == 64).all()
     row = pixels[1, 1:-1, 0][::-1].astype(int)
     assert row[[0, 1, 99, 100]].tolist() == [0, 0, 255, 255]
     assert row[[20, 50]].tolist() == [49, 127]  # (120 - 101) / (199 - 101) * 255, (150 - 101) / (199 - 101) * 255
-    assert (tile(np.full((4, 4), 7.0), None)[1:-1, 1:-1] == 0).all()
+    assert (tile(np.full((4, 4), 7.0), None, COLOURS)[1:-1, 1:-1] == 0).all()
 
 
 def test_rows_of_pictures(tmp_path):
@@ -53,7 +55,7 @@ def test_rows_of_pictures(tmp_path):
             (1.0,) * dims,
         )
         path = tmp_path / f"{dims}.png"
-        pixels = draw_pictures(network, batch, path)
+        pixels = draw_pictures(network, batch, path, COLOURS)
         assert pixels.shape == (5 * 10, 3 * 10, 3)  # image, label, prediction; unlabelled image, guess
         assert np.array_equal(np.asarray(Image.open(path)), pixels)
 

@@ -129,6 +129,9 @@ def predict(
     checkpoint: Annotated[str | None, typer.Option(help="best or last, of runs; default: the exported model.")] = None,
     cases: Cases = None,
     overlay: Annotated[bool, typer.Option("--overlay", help="Draw pictures into OUT/overlays.")] = False,
+    overlay_fill: Annotated[bool, typer.Option("--overlay-fill", help="The same, tinted inside the outlines.")] = False,
+    overlay_channel: Annotated[str, typer.Option(help="The same, over this channel; default: the first.")] = "",
+    overlay_window: Annotated[str, typer.Option(help="The same, CT seen as lung, soft tissue, bone, ...")] = "",
     truth: Annotated[Path | None, typer.Option(help="True labels to draw beside: a folder, or a dataset.")] = None,
     beside: Annotated[Path | None, typer.Option(help="Another run or model to draw beside.")] = None,
     shard: ShardFlag = None,
@@ -142,17 +145,19 @@ def predict(
     quiet: Quiet = False,
 ) -> None:
     """Segment scans. Every result has the geometry of its scan and the dataset's own label values."""
+    from semiseg.prediction.look import Look
     from semiseg.prediction.segment import segment
 
     set_quiet(quiet)
     sharing = SharingFlags(shard=shard, launcher=launcher, jobs=jobs, scheduler=scheduler, slurm=slurm)
-    pictures = ("overlay", "truth", "beside")
+    pictures = ("overlay", "overlay_fill", "overlay_channel", "overlay_window", "truth", "beside")
     part, overwrite = shared_out(sharing, context, out, overwrite=overwrite, device=device, at_the_end=pictures)
+    look = Look(overlay_fill, overlay_channel, overlay_window)
     models, scans = models_and_scans(paths)
     made = segment(
         models, scans, out, only=cases, checkpoint=one_of(checkpoint, "--checkpoint", ("best", "last")),
         probabilities=probabilities, tta=tta, keep_largest=keep_largest, overwrite=overwrite, device=device,
-        overlay=overlay, truth=truth, beside=beside, shard=part,
+        overlay=look if overlay or look != Look() else None, truth=truth, beside=beside, shard=part,
     )  # fmt: skip
     if as_json:
         print(json.dumps({"done": made.done, "skipped": made.skipped, "failed": dict(made.failed)}, indent=2))

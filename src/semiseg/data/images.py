@@ -19,6 +19,7 @@ import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from os.path import isfile
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,7 +29,7 @@ from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError
 from PIL import Image
 
-from semiseg.colours import Colour, class_colours
+from semiseg.colours import Colour, value_colours
 from semiseg.errors import InputError, MissingExtra
 from semiseg.files import replacing
 from semiseg.types import Geometry
@@ -137,7 +138,7 @@ def read_label(path: Path) -> Scan:
 def _read(path: Path, role: _Role) -> Scan:
     path = Path(path)
     kind = _FORMATS.get(scan_ending(path))
-    if not path.is_file():
+    if not isfile(path):  # not Path.is_file, which raises for a name that is too long
         raise BadFile(path, "no such file", f"a {kind or 'scan'} file", "restore it or leave the case out")
     if kind is None:
         raise BadFile(path, f"ending {path.suffix!r}", f"one of {', '.join(ENDINGS)}", "convert it to NIfTI")
@@ -325,9 +326,8 @@ def _write_picture(path: Path, array: _Array, colours: Mapping[int, Colour] | No
         raise BadFile(path, found, expected, "segment NIfTI files with this model")
     picture = Image.fromarray(np.ascontiguousarray(array[..., 0].T, np.uint8 if high < 256 else np.uint16))
     if high < 256:
-        palette = class_colours(256)
-        if colours is not None:
-            palette = np.array([colours.get(value, (0, 0, 0)) for value in range(256)], np.uint8)
+        shown = value_colours({str(value): value for value in range(256)}) if colours is None else colours
+        palette = np.array([shown.get(value, (0, 0, 0)) for value in range(256)], np.uint8)
         picture.putpalette(palette.tobytes())  # of mode L, it makes one of mode P with the same values
     with replacing(path) as temporary:
         picture.save(temporary, format="PNG")

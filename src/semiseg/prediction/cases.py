@@ -180,8 +180,8 @@ def _predict_case(
     if keep_largest:
         index = largest_pieces(index)
     # last, because it is by this file that a case counts as done
-    values = list(classes.values())
-    write_like(label_file(out, case), np.array(values)[index], scan, colours=value_colours(values))
+    values = np.array(list(classes.values()))
+    write_like(label_file(out, case), values[index], scan, colours=value_colours(classes))
 
 
 def case_volumes(

@@ -27,7 +27,7 @@ def probability_file(out: Path, case: Case) -> Path:
 def write_tables(out: Path, classes: Mapping[str, int]) -> None:
     """Names, values and colours of the classes: labels.json, labels.txt (ITK-SNAP) and labels.ctbl (3D Slicer)."""
     write_json(out / "labels.json", dict(classes))
-    colours = value_colours(classes.values())
+    colours = value_colours(classes)
     rows = [(value, name, *colours[value]) for name, value in classes.items()]
     snap = [
         f'{value} {red} {green} {blue} {int(order > 0)} {int(order > 0)} {int(order > 0)} "{name}"'

@@ -12,17 +12,19 @@ import numpy as np
 from jaxtyping import Float, Int, UInt8
 from PIL import Image, ImageDraw, ImageFont
 
-from semiseg.colours import Colour, class_colour, class_colours
+from semiseg.colours import Colour, class_colours
 from semiseg.data.dataset import Case, Dataset
 from semiseg.data.images import ras_spacing, read_label, to_ras
 from semiseg.data.label_values import class_values
 from semiseg.data.layouts import open_dataset
 from semiseg.data.layouts.listing import scan_files
-from semiseg.data.plan import Normalisation, Plan
+from semiseg.data.plan import Plan
 from semiseg.data.prepare import index_map, read_channels
 from semiseg.errors import InputError
 from semiseg.files import replacing
+from semiseg.prediction.look import Look
 from semiseg.progress import say, track
+from semiseg.sides import pairs, without_side
 
 MARGIN = 2
 """Slices shown on either side of those with a label."""
@@ -33,7 +35,7 @@ PANEL_PIXELS = (320, 512)
 FILM_WIDTH, FILM_FRAMES, FRAME_MS = 800, 60, 120
 """Of the GIF: most pixels, most slices (evenly spaced where there are more), and each one's time."""
 TINT = 0.35
-"""Share of the class's colour inside an outline."""
+"""Share of the class's colour inside an outline that is filled."""
 
 _Pixels = UInt8[np.ndarray, "height width 3"]
 
@@ -54,6 +56,22 @@ class Truth:
     dataset: Dataset | None = None
 
 
+@dataclass(frozen=True)
+class _Entry:
+    """Of the legend."""
+
+    text: str
+    colours: tuple[Colour, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Style:
+    colours: Float[np.ndarray, "classes 3"]
+    """From 0 to 255, by class index."""
+    tint: float
+    """Share of the class's colour inside its outline."""
+
+
 def draw_overlays(
     out: Path,
     cases: Sequence[Case],
@@ -61,11 +79,12 @@ def draw_overlays(
     title: str,
     truth: Mapping[str, Truth],
     beside: tuple[str, Path] | None = None,
+    look: Look = Look(),  # noqa: B008 - frozen
 ) -> None:
     """Draw what was predicted into `out`, for each case whose prediction is there, in `out/overlays`.
 
     A volume becomes CASE/slice_NNN.png (NNN counts from 0, from the left, back or bottom) and CASE.gif, a picture of
-    one slice CASE.png. Panels from left to right: the scan's first channel as the network sees it, the truth where
+    one slice CASE.png. Panels from left to right: the scan as `look` says, the truth where
     `truth` has the case's label file, the prediction under `title`, and that of the folder `beside` under its own.
     A case that cannot be drawn is reported and passed over.
     """
@@ -76,7 +95,7 @@ def draw_overlays(
     for case in track([case for case in cases if case.name in predicted], "Drawing"):
         files = [(name, found[case.name]) for name, found in columns if case.name in found]
         try:
-            _draw_case(out / "overlays", case, plan, files)
+            _draw_case(out / "overlays", case, plan, files, look)
         except InputError as error:
             say(f"{case.name}: no overlay: {error}")
 
@@ -117,9 +136,10 @@ def shown_slices(labels: Sequence[Int[np.ndarray, "x y z"]], axis: int) -> list[
     return [int(index) for index in np.rint(np.linspace(first, last, count))]
 
 
-def _draw_case(folder: Path, case: Case, plan: Plan, files: Sequence[tuple[str, Truth]]) -> None:
+def _draw_case(folder: Path, case: Case, plan: Plan, files: Sequence[tuple[str, Truth]], look: Look) -> None:
     channels, scan = read_channels(case, plan)
-    grey = to_ras(grey_levels(channels[0], plan.normalisation[0]), scan.geometry.affine)
+    shown = look.channel_of(plan)
+    grey = to_ras(look.grey(channels[shown], plan.normalisation[shown]), scan.geometry.affine)
     layers = []
     for title, labels in files:
         try:
@@ -129,10 +149,12 @@ def _draw_case(folder: Path, case: Case, plan: Plan, files: Sequence[tuple[str, 
     if not layers:
         return
     axis = 2 if plan.slice_axis is None else plan.slice_axis
-    present = sorted({int(index) for layer in layers for index in np.unique(layer.label) if index > 0})
-    legend = {name: class_colour(index) for index, name in enumerate(plan.classes) if index in present}
+    colours = class_colours(list(plan.classes))
+    present = {int(index) for layer in layers for index in np.unique(layer.label) if index > 0}
+    legend = _legend({name: colours[name] for index, name in enumerate(plan.classes) if index in present})
+    style = Style(np.array([*colours.values()], np.float32), TINT if look.fill else 0.0)
     pages = {
-        number: _page(grey, layers, axis, number, ras_spacing(scan.geometry), legend)
+        number: _page(grey, layers, axis, number, ras_spacing(scan.geometry), legend, style)
         for number in shown_slices([layer.label for layer in layers], axis)
     }
     if grey.shape[axis] == 1:
@@ -142,7 +164,7 @@ def _draw_case(folder: Path, case: Case, plan: Plan, files: Sequence[tuple[str, 
         earlier.unlink()
     for number, page in pages.items():
         _save(page, folder / case.name / f"slice_{number:03d}.png")
-    _save_film(list(pages.values()), list(legend.values()), folder / f"{case.name}.gif")
+    _save_film(list(pages.values()), [each for entry in legend for each in entry.colours], folder / f"{case.name}.gif")
 
 
 def _save_film(pages: Sequence[Image.Image], colours: Sequence[Colour], path: Path) -> None:
@@ -175,15 +197,20 @@ def _page(
     axis: int,
     number: int,
     spacing_mm: Sequence[float],
-    legend: Mapping[str, Colour],
+    legend: Sequence[_Entry],
+    style: Style,
 ) -> Image.Image:
     """The panels of one slice beside each other, each under its title, with the legend below."""
     across, up = (other for other in range(3) if other != axis)
     flat = grey.shape[axis] == 1
     size = panel_size((grey.shape[across], grey.shape[up]), (spacing_mm[across], spacing_mm[up]))
     picture = facing(np.take(grey, number, axis))
-    panels = [("scan" if flat else f"scan, slice {number}", outlined(picture, np.zeros_like(picture, int), size))]
-    panels += [(layer.title, outlined(picture, facing(np.take(layer.label, number, axis)), size)) for layer in layers]
+    panels = [
+        ("scan" if flat else f"scan, slice {number}", outlined(picture, np.zeros_like(picture, int), size, style))
+    ]
+    panels += [
+        (layer.title, outlined(picture, facing(np.take(layer.label, number, axis)), size, style)) for layer in layers
+    ]
     font, margin = _font(), 4
     line = round(font.size * 1.5)
     width = len(panels) * (size[0] + margin) + margin
@@ -197,10 +224,12 @@ def _page(
         if not flat:  # a single picture may come without any orientation
             draw.text((left + 2, line + size[1] // 2), "RA"[across], "yellow", font, anchor="lm")
             draw.text((left + size[0] // 2, line + 2), "AS"[up - 1], "yellow", font, anchor="mt")
-    for name, (x, y) in places.items():
+    for entry, (x, y) in zip(legend, places, strict=True):
         top = line + size[1] + margin + y
-        draw.rectangle((x, top + 3, x + line - 8, top + line - 5), legend[name])
-        draw.text((x + line, top + line // 2), name, "white", font, anchor="lm")
+        for colour in entry.colours:
+            draw.rectangle((x, top + 3, x + line - 8, top + line - 5), colour)
+            x += line - 6
+        draw.text((x + 6, top + line // 2), entry.text, "white", font, anchor="lm")
     return page
 
 
@@ -222,8 +251,10 @@ def facing(plane: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     return plane.T[::-1, ::-1]
 
 
-def outlined(picture: UInt8[np.ndarray, "h w"], label: Int[np.ndarray, "h w"], size: tuple[int, int]) -> _Pixels:
-    """The picture scaled to `size` (width, height); every class tinted, with a solid edge of one pixel."""
+def outlined(
+    picture: UInt8[np.ndarray, "h w"], label: Int[np.ndarray, "h w"], size: tuple[int, int], style: Style
+) -> _Pixels:
+    """The picture scaled to `size` (width, height); every class with a solid edge of one pixel, tinted inside."""
     scaled = Image.fromarray(np.ascontiguousarray(picture)).resize(size, Image.Resampling.BICUBIC)
     pixels = np.repeat(np.asarray(scaled, np.float32)[..., None], 3, axis=-1)
     columns, rows = (
@@ -233,9 +264,8 @@ def outlined(picture: UInt8[np.ndarray, "h w"], label: Int[np.ndarray, "h w"], s
     wide = np.pad(index, 1, mode="edge")
     neighbours = (wide[:-2, 1:-1], wide[2:, 1:-1], wide[1:-1, :-2], wide[1:-1, 2:])
     edge = np.any([index != other for other in neighbours], axis=0)
-    share = np.where(edge, 1.0, TINT) * (index > 0)
-    colours = class_colours(int(index.max()) + 1).astype(np.float32)[index]
-    drawn: _Pixels = np.rint(pixels + share[..., None] * (colours - pixels)).astype(np.uint8)
+    share = np.where(edge, 1.0, style.tint) * (index > 0)
+    drawn: _Pixels = np.rint(pixels + share[..., None] * (style.colours[index] - pixels)).astype(np.uint8)
     return drawn
 
 
@@ -254,24 +284,28 @@ def class_indices(labels: Truth, shape: tuple[int, ...], plan: Plan) -> Int[np.n
     return result
 
 
-def grey_levels(channel: Float[np.ndarray, "x y z"], rule: Normalisation) -> UInt8[np.ndarray, "x y z"]:
-    """The window that the network sees of CT; else all but the darkest and brightest half per cent."""
-    low, high = map(float, np.percentile(channel, (0.5, 99.5)))
-    if rule.scheme == "window" and not (rule.eight_bit and channel.min() >= 0 and channel.max() <= 255):
-        low, high = rule.low, rule.high
-    shown = (np.clip(channel, low, high) - low) * (255 / max(high - low, 1e-6))
-    return np.asarray(np.rint(shown), np.uint8)
+def _legend(colours: Mapping[str, Colour]) -> list[_Entry]:
+    """An entry a structure: the two sides of one stand together where both are there."""
+    right_of = pairs(colours)
+    both = {left: right for right, left in right_of.items()}
+    return [
+        _Entry(f"{without_side(name)}, L R", (colours[name], colours[both[name]]))
+        if name in both
+        else _Entry(name, (colours[name],))
+        for name in colours
+        if name not in right_of
+    ]
 
 
-def _legend_places(names: Iterable[str], width: int, margin: int, line: int) -> tuple[dict[str, tuple[int, int]], int]:
+def _legend_places(legend: Iterable[_Entry], width: int, margin: int, line: int) -> tuple[list[tuple[int, int]], int]:
     """Left and top of each entry, in as many rows as the width asks for; and the number of rows."""
-    places: dict[str, tuple[int, int]] = {}
+    places: list[tuple[int, int]] = []
     x, row = margin, 0
-    for name in names:
-        length = line + round(_font().getlength(name)) + 3 * margin
+    for entry in legend:
+        length = len(entry.colours) * (line - 6) + 6 + round(_font().getlength(entry.text)) + 3 * margin
         if x > margin and x + length > width:
             x, row = margin, row + 1
-        places[name] = (x, row * line)
+        places.append((x, row * line))
         x += length
     return places, row + 1 if places else 0
 

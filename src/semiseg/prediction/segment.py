@@ -15,6 +15,7 @@ from semiseg.errors import InputError, UserError
 from semiseg.jobs.shards import Shard
 from semiseg.models.model import LoadedModel, load_model
 from semiseg.prediction.cases import Predictions, predict_cases
+from semiseg.prediction.look import Look
 
 
 def segment(
@@ -29,7 +30,7 @@ def segment(
     keep_largest: bool = False,
     overwrite: bool = False,
     device: str = "auto",
-    overlay: bool = False,
+    overlay: Look | None = None,
     truth: Path | None = None,
     beside: Path | None = None,
     shard: Shard | None = None,
@@ -37,12 +38,13 @@ def segment(
     """Segment files, folders of images or datasets of any layout with one or more runs or models (averaged).
 
     only: a file of case names, one a line, or a run's splits.json, which means its test scans. checkpoint: of runs;
-    default: their exported model. overlay: draw the predictions into `out/overlays`, beside the labels in `truth` (or
-    in scans that are datasets; they are opened after prediction only) and beside the predictions of the run or model
-    `beside`, which go to `out/beside`. shard: only its cases; without one, what shards left in `out/shards` is put
-    together. The rest as in `predict_cases`.
+    default: their exported model. overlay: how the predictions are drawn into `out/overlays`, beside the labels in
+    `truth` (or in scans that are datasets; they are opened after prediction only) and beside the predictions of the run
+    or model `beside`, which go to `out/beside`; None: not at all. shard: only its cases; without one, what shards left
+    in `out/shards` is put together. The rest as in `predict_cases`.
 
-    Raises UserError for `truth` or `beside` without `overlay`, `overlay` of a shard, or a `beside` of other classes.
+    Raises UserError for `truth` or `beside` without `overlay`, `overlay` of a shard or of a channel or window that
+    is not there, or a `beside` of other classes.
     """
     if overlay and shard:
         raise UserError("--overlay: got it with --shard, expected one of them; draw when all shards are there")
@@ -53,6 +55,8 @@ def segment(
         raise UserError(f"--truth: got {truth}, expected label files or a dataset; no such file or folder")
     loaded, cases = models_and_cases(models, scans, only, checkpoint)
     cases = shard.of(cases) if shard else cases
+    if overlay:
+        overlay.channel_of(loaded[0].plan)
     other = load_model(beside, checkpoint) if beside else None
     if other and list(other.plan.classes.items()) != list(loaded[0].plan.classes.items()):
         raise UserError(
@@ -76,7 +80,7 @@ def segment(
         )
 
         second = (_title([beside]), out / "beside") if beside else None
-        draw_overlays(out, cases, loaded[0].plan, _title(models), true_labels(truth, scans), second)
+        draw_overlays(out, cases, loaded[0].plan, _title(models), true_labels(truth, scans), second, overlay)
     return made
 
 

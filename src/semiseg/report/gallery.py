@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from semiseg.bench.grid import ALL
-from semiseg.colours import class_colour, class_colours
+from semiseg.colours import class_colours
 from semiseg.data.dataset import Case
 from semiseg.data.plan import Plan
 from semiseg.errors import InputError
@@ -96,7 +96,8 @@ def gallery_of(study: Study, picture_bytes: int, volume_bytes: int) -> Gallery:
         else:
             others.append(one)
             picture_bytes -= sum(len(panel.picture) for row in one.rows for panel in row)
-    colours = {name: "#{:02x}{:02x}{:02x}".format(*class_colour(index)) for index, name in enumerate(plan.classes)}
+    named = class_colours(list(plan.classes))
+    colours = {name: "#{:02x}{:02x}{:02x}".format(*colour) for name, colour in named.items()}
     colours.pop(next(iter(plan.classes)))
     return Gallery(
         tuple(sorted(shown, key=lambda one: one.dice)),
@@ -158,5 +159,4 @@ def _row(views: Views, axis: int, case: str, means: dict[str, dict[str, float]],
 def _viewer(views: Views, plan: Plan) -> dict[str, Any] | None:
     if 1 in views.grey.shape:
         return None
-    classes = list(plan.classes)
-    return {"classes": classes, "colours": class_colours(len(classes)).tolist(), **volumes(views)}
+    return {"classes": list(plan.classes), "colours": views.colours.tolist(), **volumes(views)}

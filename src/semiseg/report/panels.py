@@ -15,15 +15,16 @@ import numpy as np
 from jaxtyping import Float, Int, UInt8
 from PIL import Image
 
-from semiseg.colours import class_colour
+from semiseg.colours import class_colours
 from semiseg.data.dataset import Case
 from semiseg.data.images import ras_spacing, read_image, to_ras
 from semiseg.data.plan import Plan
 from semiseg.errors import InputError
-from semiseg.prediction.overlays import Truth, class_indices, facing, grey_levels
+from semiseg.prediction.look import Look
+from semiseg.prediction.overlays import Truth, class_indices, facing
 
-WRONG = (204, 121, 167)
-"""Okabe and Ito's reddish purple, filled in where a prediction differs from the truth."""
+WRONG = (255, 0, 255)
+"""Filled in where a prediction differs from the truth; no class has this colour."""
 WRONG_SHARE = 0.5
 LINE = 4
 """Half-pixels: thickness of an outline."""
@@ -42,6 +43,7 @@ class Views:
     labels: Mapping[str, Int[np.ndarray, "x y z"]]
     """The truth first."""
     spacing_mm: tuple[float, float, float]
+    colours: UInt8[np.ndarray, "classes 3"]
 
     @property
     def planes(self) -> list[int]:
@@ -62,9 +64,10 @@ def read_views(case: Case, truth: Truth, predictions: Mapping[str, Path], plan: 
 
     files = {"truth": truth, **{title: Truth(path) for title, path in predictions.items() if path.exists()}}
     return Views(
-        to_ras(grey_levels(scan.array, plan.normalisation[0]), scan.geometry.affine),
+        to_ras(Look().grey(scan.array, plan.normalisation[0]), scan.geometry.affine),
         {title: turned(labels) for title, labels in files.items()},
         ras_spacing(scan.geometry),
+        np.array([*class_colours(list(plan.classes)).values()], np.uint8),
     )
 
 
@@ -81,9 +84,9 @@ def panels(views: Views, axis: int, number: int, longer: int) -> dict[str, bytes
     )
     grey, *labels = (facing(np.take(volume, number, axis)) for volume in (views.grey, *views.labels.values()))
     truth = labels[0]
-    drawn = {"image": outlined(grey, np.zeros_like(truth), size)}
+    drawn = {"image": outlined(grey, np.zeros_like(truth), size, views.colours)}
     for title, label in zip(views.labels, labels, strict=True):
-        drawn[title] = outlined(grey, label, size, truth=None if label is truth else truth)
+        drawn[title] = outlined(grey, label, size, views.colours, truth=None if label is truth else truth)
     return {title: _jpeg(pixels) for title, pixels in drawn.items()}
 
 
@@ -91,6 +94,7 @@ def outlined(
     grey: UInt8[np.ndarray, "h w"],
     label: Int[np.ndarray, "h w"],
     size: tuple[int, int],
+    colours: UInt8[np.ndarray, "classes 3"],
     *,
     truth: Int[np.ndarray, "h w"] | None = None,
 ) -> UInt8[np.ndarray, "height width 3"]:
@@ -111,7 +115,7 @@ def outlined(
         for rows, columns in ((0, LINE), (2 * LINE, LINE), (LINE, 0), (LINE, 2 * LINE)):
             inner &= wide[rows : rows + mask.shape[0], columns : columns + mask.shape[1]]
         edge = _resized(255 * (mask & ~inner).astype(np.uint8), size, Image.Resampling.BOX)
-        _tint(pixels, np.asarray(edge, np.float32) / 255, class_colour(int(index)))
+        _tint(pixels, np.asarray(edge, np.float32) / 255, colours[index])
     return np.rint(pixels).astype(np.uint8)
 
 

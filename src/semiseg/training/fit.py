@@ -53,7 +53,7 @@ def fit(
     rank, slots = accelerator.process_index, accelerator.num_processes * config.accumulation
     order = numbers(progress.step, config.steps, rank, accelerator.num_processes, config.accumulation)
     loader = iter(load(batches, order, workers))
-    log = Log(folder, config) if accelerator.is_main_process else None
+    log = Log(folder, config, list(plan.classes)) if accelerator.is_main_process else None
     started = time.perf_counter() - progress.duration_s
 
     with termination() as terminated:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from torch import nn
 
+from semiseg.colours import class_colours
 from semiseg.runs.checkpoint import Progress, write_checkpoint
 from semiseg.runs.folder import RunFolder
 from semiseg.training.pictures import draw_pictures, draw_progress
@@ -18,8 +20,9 @@ from semiseg.types import Batch, Objective
 class Log:
     """Numbers go to metrics.jsonl, and to TensorBoard where it is wanted and installed; pictures beside it."""
 
-    def __init__(self, folder: RunFolder, config: TrainingConfig) -> None:
+    def __init__(self, folder: RunFolder, config: TrainingConfig, classes: Sequence[str]) -> None:
         self._folder = folder
+        self._colours = list(class_colours(classes).values())
         self._mirror = _TensorBoard(folder.path / "tensorboard") if config.tensorboard else None
 
     def step(self, progress: Progress, objective: Objective, lr: float, gradient_norm: float) -> None:
@@ -47,7 +50,9 @@ class Log:
                 tensors = {f"predictor.{name}": tensor for name, tensor in predictor.state_dict().items()}
                 write_checkpoint(self._folder.best, tensors, {"step": progress.step, "dice": progress.last_dice})
         draw_progress(self._folder.read_log(), self._folder.progress)
-        picture = draw_pictures(predictor, batch, self._folder.pictures / f"step-{progress.step:06d}.png")
+        picture = draw_pictures(
+            predictor, batch, self._folder.pictures / f"step-{progress.step:06d}.png", self._colours
+        )
         if self._mirror:
             self._mirror.picture(picture, progress.step)
 

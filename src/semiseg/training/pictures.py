@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from semiseg.colours import class_colours
+from semiseg.colours import Colour
 from semiseg.files import replacing
 from semiseg.networks.frozen import forward_frozen
 from semiseg.types import IGNORE, Batch
@@ -43,7 +43,7 @@ def draw_progress(log: Sequence[Mapping[str, Any]], path: Path) -> None:
 
 
 @torch.no_grad()
-def draw_pictures(network: nn.Module, batch: Batch, path: Path, most: int = 4) -> _RGB:
+def draw_pictures(network: nn.Module, batch: Batch, path: Path, colours: Sequence[Colour], most: int = 4) -> _RGB:
     """Write a PNG: a column for each of up to `most` labelled patches (image, label, prediction), then for as many
     unlabelled ones (image, guess). In 3-D, the middle slice. Returns the pixels, (height, width, 3)."""
     rows: list[list[_RGB]] = []
@@ -55,7 +55,10 @@ def draw_pictures(network: nn.Module, batch: Batch, path: Path, most: int = 4) -
         pairs += [(image, None), (image, forward_frozen(network, image).argmax(1))]
     for picture, label in pairs:
         rows.append(
-            [tile(_slice(picture[k, 0]), None if label is None else _slice(label[k])) for k in range(len(picture))]
+            [
+                tile(_slice(picture[k, 0]), None if label is None else _slice(label[k]), colours)
+                for k in range(len(picture))
+            ]
         )
     width = max(len(row) for row in rows)
     blank = np.zeros_like(rows[0][0])
@@ -65,7 +68,7 @@ def draw_pictures(network: nn.Module, batch: Batch, path: Path, most: int = 4) -
     return pixels
 
 
-def tile(image: np.ndarray[Any, Any], label: np.ndarray[Any, Any] | None) -> _RGB:
+def tile(image: np.ndarray[Any, Any], label: np.ndarray[Any, Any] | None, colours: Sequence[Colour]) -> _RGB:
     """One slice in grey, seen as overlays are; class indices above 0 tinted. A grey pixel around it.
 
     The second axis runs up, the first to the left: the patient's left is on the right.
@@ -75,7 +78,7 @@ def tile(image: np.ndarray[Any, Any], label: np.ndarray[Any, Any] | None) -> _RG
     pixels = np.repeat(grey[..., None], 3, axis=-1)
     if label is not None:
         marked = (label > 0) & (label != IGNORE)
-        pixels[marked] = 0.45 * pixels[marked] + 0.55 * class_colours(1 + int(label.max(initial=0)))[label[marked]]
+        pixels[marked] = 0.45 * pixels[marked] + 0.55 * np.array(colours)[label[marked]]
     turned = pixels.astype(np.uint8).transpose(1, 0, 2)[::-1, ::-1]
     return np.pad(turned, ((1, 1), (1, 1), (0, 0)), constant_values=64)
 
