@@ -86,6 +86,19 @@ def test_masked_mean_selects():
     assert float(losses.masked_mean(x, torch.zeros(3, dtype=torch.bool))) == 0
 
 
+def test_a_mean_over_images_weighs_them_alike_and_selects():
+    """By hand: (1 + 2) / 2 of the first, 6 of the second, zero of the third, of which nothing is selected."""
+    x = torch.tensor([[1.0, 2.0, float("nan")], [6.0, 100.0, 100.0], [7.0, 7.0, 7.0]], requires_grad=True)
+    mask = torch.tensor([[True, True, False], [True, False, False], [False, False, False]])
+    mean = losses.mean_over_images(x, mask)
+    assert float(mean.detach()) == pytest.approx((1.5 + 6 + 0) / 3)
+    mean.backward()
+    torch.testing.assert_close(x.grad, torch.tensor([[1 / 6, 1 / 6, 0], [1 / 3, 0, 0], [0, 0, 0]]))
+    volume = torch.rand(2, 3, 4, 5)
+    whole = torch.ones(volume.shape, dtype=torch.bool)
+    torch.testing.assert_close(losses.mean_over_images(volume, whole), volume.mean())
+
+
 def test_a_weight_means_the_same_for_any_number_of_classes():
     """Sum over classes: splitting the background into more empty classes changes no consistency term."""
     p, q = torch.tensor([[0.9, 0.1]]), torch.tensor([[0.6, 0.4]])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +13,8 @@ from semiseg.types import IGNORE
 
 Regions = Sequence[Sequence[int]]
 """The class indices that each region unites; empty where classes are compared one by one."""
+Mean = Callable[[Tensor, Tensor], Tensor]
+"""One number of the elements (b, *spatial) that a mask selects: `masked_mean` or `mean_over_images`."""
 
 
 def supervised(
@@ -20,11 +22,17 @@ def supervised(
     label: Int[Tensor, "b *spatial"],
     dice: bool = True,
     regions: Regions = (),
+    weight: Float[Tensor, "b *spatial"] | None = None,
+    mean: Mean | None = None,
 ) -> Float[Tensor, ""]:
-    """Cross-entropy plus soft Dice (unless told) over the annotated voxels, of the classes or of `regions`."""
+    """Cross-entropy plus soft Dice (unless told) over the annotated voxels, of the classes or of `regions`.
+
+    weight: of each voxel's cross-entropy, one unless told. mean: of the cross-entropy, `masked_mean` unless told.
+    """
     valid = label != IGNORE
     target = one_hot(label, logits.shape[1])
-    loss = masked_mean(labelled_entropy(target, logits, regions), valid)
+    entropy = labelled_entropy(target, logits, regions)
+    loss = (mean or masked_mean)(entropy if weight is None else weight * entropy, valid)
     return loss + soft_dice(target, logits, valid, regions) if dice else loss
 
 
@@ -116,3 +124,10 @@ def soft_dice(
 def masked_mean(x: Float[Tensor, "*any"], mask: Bool[Tensor, "*any"]) -> Float[Tensor, ""]:
     """Mean over the selected elements; zero if there are none. Selects, so a NaN outside the mask does no harm."""
     return torch.where(mask, x, 0).sum() / mask.sum().clamp(min=1)
+
+
+def mean_over_images(x: Float[Tensor, "b *spatial"], mask: Bool[Tensor, "b *spatial"]) -> Float[Tensor, ""]:
+    """Mean over images of each one's `masked_mean`: all images weigh the same, one with nothing selected counts as
+    zero."""
+    axes = tuple(range(1, x.ndim))
+    return (torch.where(mask, x, 0).sum(axes) / mask.sum(axes).clamp(min=1)).mean()

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 from reference import equireg as oracle
+from reference import unet as by_hand
 from reference.voxels import pasted, softmax, supervised
 from support.oracles import (
     INTENSITY,
@@ -113,6 +114,146 @@ def test_the_published_settings_are_those_of_the_thesis():
     torch.testing.assert_close(method(batch, Draws(0, 0), 0.5).terms["supervised"], cross_entropy)
     config = EquiRegConfig(preset="2020", dice=True)
     assert config.dice
+
+
+class Normalised(torch.nn.Sequential):
+    """Batch norm as the author's, then the same three logits of every voxel's one number."""
+
+    def __init__(self, dims):
+        norm, conv = (torch.nn.BatchNorm2d, torch.nn.Conv2d) if dims == 2 else (torch.nn.BatchNorm3d, torch.nn.Conv3d)
+        super().__init__(norm(1, eps=1e-3, momentum=0.01), conv(1, 3, 1))
+        generator = torch.Generator().manual_seed(0)
+        for weight in self.parameters():
+            weight.data = torch.randn(weight.shape, generator=generator)
+
+    def by_hand(self, image, slope):
+        """Logits with the statistics of all rows together, mean and variance. slope: of each logit."""
+        scale, offset, _, base = (array(weight).reshape(-1) for weight in self.parameters())
+        rows = image.reshape(len(image), 1, -1, 1)
+        normalised, mean, variance = by_hand.batch_norm(rows, scale, offset, 1e-3)
+        logits = normalised.reshape(image.shape) * slope.reshape(-1, *[1] * (image.ndim - 2))
+        return logits + base.reshape(-1, *[1] * (image.ndim - 2)), mean, variance
+
+
+@both
+def test_labelled_weak_and_strong_views_share_one_pass_and_its_batch_statistics(dims):
+    """Two labelled and six unlabelled slices: fourteen rows; the target is held constant, and comes from that pass."""
+    network = Normalised(dims)
+    before = [statistic.clone() for statistic in (network[0].running_mean, network[0].running_var)]
+    # of a network of single voxels, a view that is only moved would teach nothing
+    settings = {"preset": "2020", "warp": mirrors_and_shifts(dims), "intensity": INTENSITY}
+    method = build_method("equireg", network, settings).train()
+    batch, draws, strong = ragged_batch(dims, unlabelled=6), Draws(3, 4), Draws(3, 4).within("strong")
+    u, slope = array(batch.unlabelled), array(network[1].weight).reshape(-1)
+    source = source_of(Warp.draw(u.shape, method.config.warp, (1.0,) * dims, strong.of("warp")))
+    view = tensor(oracle.moved(u, source))
+    view = array(Intensity.draw(u.shape, method.config.intensity, strong.of("intensity"))(view))
+    rows = np.concatenate([array(batch.image), u, view])
+
+    def terms(slope, target=None):
+        logits, mean, variance = network.by_hand(rows, slope)
+        labelled, weak, changed = np.split(logits, [2, 8])
+        published, valid = oracle.target_of(weak, array(batch.inside), source)
+        target = published if target is None else target
+        found = {
+            "supervised": oracle.annealed(labelled, array(batch.label), 1.0),  # nothing is ever that well learned
+            "consistency": oracle.consistency_per_image(target, changed, valid),
+        }
+        return found, target, (mean, variance)
+
+    expected, target, statistics = terms(slope)
+    objective = method(batch, draws, 0.5)
+    assert_terms(objective.terms, expected)
+    running = network[0].running_mean, network[0].running_var
+    for kept, first, of_batch in zip(running, before, statistics, strict=True):  # one pass moved them, once
+        torch.testing.assert_close(kept, tensor(by_hand.running(array(first), of_batch)))
+    if dims == 2:
+        objective.total.backward()
+        for k, gradient in enumerate(array(network[1].weight.grad).reshape(-1)):
+            step = 1e-4 * np.eye(3)[k]
+            higher, lower = (sum(terms(slope + sign * step, target)[0].values()) for sign in (1, -1))
+            assert gradient == pytest.approx((higher - lower) / 2e-4, rel=1e-3)
+
+
+def test_the_supervised_variant_of_the_published_settings_is_one_pass_of_labelled_slices():
+    network = Normalised(2)
+    method = build_method("equireg", network, {"preset": "2020", "unlabelled": False}).train()
+    full = ragged_batch(2)
+    batch = dataclasses.replace(full, unlabelled=full.unlabelled[:0], inside=full.inside[:0])
+    logits, *_ = network.by_hand(array(batch.image), array(network[1].weight).reshape(-1))
+    assert_terms(
+        method(batch, Draws(0, 0), 0.5).terms, {"supervised": oracle.annealed(logits, array(batch.label), 1.0)}
+    )
+
+
+@both
+@pytest.mark.parametrize("shape", ["linear", "log", "exp"])
+def test_what_is_not_learned_yet_is_averaged_image_by_image(dims, shape):
+    """An image of which few voxels are left weighs as much as one of which many are."""
+    method, batch = method_under_test("equireg", dims, preset="2020", annealing=shape), ragged_batch(dims)
+    labelled, label = logits_of(method.network, batch.image), array(batch.label)
+    threshold = annealing_threshold(0.4, shape, 3)
+    left = oracle.without_learned(label, labelled, threshold)
+    counts = [int((row != IGNORE).sum()) for row in left]
+    assert 0 < min(counts) < 0.95 * max(counts)
+    expected = oracle.annealed(labelled, label, threshold)
+    objective = method(batch, Draws(3, 4), 0.4)
+    assert_terms({"supervised": objective.terms["supervised"]}, {"supervised": expected})
+    assert objective.watch["labels kept"] == pytest.approx(sum(counts) / (label != IGNORE).sum())
+    pooled = method_under_test("equireg", dims, preset="2020", annealing=shape, per_image=False)
+    assert float(pooled(batch, Draws(3, 4), 0.4).terms["supervised"].detach()) == pytest.approx(
+        supervised(labelled, left, with_dice=False), rel=1e-4
+    )
+
+
+def test_an_image_that_is_learned_altogether_counts_as_zero():
+    method = method_under_test("equireg", 2, preset="2020", annealing="linear")
+    batch = ragged_batch(2)
+    with torch.no_grad():
+        method.network.head.weight.zero_()
+        method.network.head.bias.copy_(torch.tensor([2.0, 0.0, -2.0]))
+    batch.label[0], batch.label[1] = 0, 1
+    objective = method(batch, Draws(3, 4), 0.5)  # the threshold is 2/3; the classes have .87, .12 and .02
+    one = -math.log(float(torch.tensor([2.0, 0.0, -2.0]).softmax(0)[1]))
+    assert float(objective.terms["supervised"].detach()) == pytest.approx(one / 2, rel=1e-5)
+    batch.label[1] = 0
+    nothing = method(batch, Draws(3, 4), 0.5).terms["supervised"]
+    assert float(nothing.detach()) == 0
+    nothing.backward()
+    assert all(bool(p.grad.isfinite().all()) for p in method.network.parameters() if p.grad is not None)
+
+
+@both
+def test_soft_annealing_weighs_every_labelled_voxel_by_what_is_missing(dims):
+    settings = {"preset": "2020", "annealing": "soft", "per_image": False}
+    method, batch = method_under_test("equireg", dims, **settings), ragged_batch(dims)
+    labelled, label = logits_of(method.network, batch.image), array(batch.label)
+    objective = method(batch, Draws(3, 4), 0.1)
+    assert_terms({"supervised": objective.terms["supervised"]}, {"supervised": oracle.softly_annealed(labelled, label)})
+    later = method(batch, Draws(3, 4), 0.9)
+    assert torch.equal(later.terms["supervised"], objective.terms["supervised"])  # there is no threshold that rises
+    probability = softmax(labelled)
+    right = [
+        probability[(row, label[(row, *where)], *where)]
+        for row, *where in np.ndindex(label.shape)
+        if label[(row, *where)] != IGNORE
+    ]
+    assert objective.watch["labels kept"] == pytest.approx(1 - np.mean(right), rel=1e-4)
+
+
+def test_the_weights_of_soft_annealing_are_held_constant():
+    """By differences of the head's bias, with the weights of before; and the published mean over images is the same
+    where all of them are annotated."""
+    method, batch = method_under_test("equireg", 2, preset="2020", annealing="soft"), ragged_batch(2)
+    batch.label[batch.label == IGNORE] = 1
+    labelled, label = logits_of(method.network, batch.image), array(batch.label)
+    term = method(batch, Draws(3, 4), 0.5).terms["supervised"]
+    assert_terms({"supervised": term}, {"supervised": oracle.softly_annealed(labelled, label)})
+    (gradient,) = torch.autograd.grad(term, method.network.head.bias)
+    for k, slope in enumerate(gradient.tolist()):
+        step = 1e-4 * np.eye(3)[k].reshape(1, 3, 1, 1)
+        higher, lower = (oracle.softly_annealed(labelled + sign * step, label, labelled) for sign in (1, -1))
+        assert slope == pytest.approx((higher - lower) / 2e-4, rel=1e-3)
 
 
 CONFIDENCE, TEMPERATURE = 0.9, 0.6

@@ -11,6 +11,7 @@ from support.toys import OPEN, batch_of, method_of, optimiser_for
 
 from semiseg.draws import Draws
 from semiseg.methods import METHODS
+from semiseg.methods.strong import PUBLISHED_WARP
 from semiseg.settings import Settings
 from semiseg.transforms.intensity import IntensityConfig
 from semiseg.transforms.warp import WarpConfig
@@ -36,6 +37,8 @@ OTHER: dict[str, Any] = {
     "views": 3,
     "warp_logits": True,
     "on_labelled": True,
+    "one_pass": True,
+    "per_image": True,
     "noise": 0.5,
     "passes": 3,
     "dropout": 0.2,
@@ -158,4 +161,10 @@ def test_presets_of_roam_equireg_and_cps_are_what_was_published():
     equireg = METHODS["equireg"].Config(preset="2020")
     assert (equireg.ema, equireg.cutmix, equireg.confidence, equireg.intensity.probability) == (0, 0, 0, 0)
     assert (equireg.warp.flip, equireg.warp.at_least, equireg.warp_logits, equireg.dice) == ((0, 1), 3, True, False)
+    assert (equireg.one_pass, equireg.per_image) == (True, True)
+    assert (equireg.warp.elastic, equireg.warp.smooth) == (7 / 224, 17 / 224)
+    for other in METHODS.values():  # what was measured with the defaults stays what it was
+        warp = other.Config.model_fields.get("warp")
+        assert warp is None or warp.default in (PUBLISHED_WARP, WarpConfig(probability=0))
+    assert (PUBLISHED_WARP.elastic, PUBLISHED_WARP.smooth, PUBLISHED_WARP.flip) == (5 / 224, 24 / 224, ())
     assert (METHODS["cps"].Config(preset="2021").weight, METHODS["cps"].Config(preset="2021").ramp_end) == (1.5, 0.0)

@@ -12,6 +12,7 @@ import numpy as np
 from reference.voxels import (
     IGNORE,
     at,
+    cross_entropy,
     divergence,
     mean_over,
     normalised,
@@ -76,3 +77,82 @@ def without_learned(label, logits, threshold):
         if right > threshold:
             found[place] = IGNORE
     return found
+
+
+def mean_per_image(valid, of):
+    """The author's mean: of each image over its own voxels that count, then over the images; none at all is zero."""
+    return sum(mean_over(rows_alone(valid, row), of) for row in range(len(valid))) / len(valid)
+
+
+def rows_alone(valid, row):
+    """The mask of one image, false in the others."""
+    alone = np.zeros(valid.shape, dtype=bool)
+    alone[row] = valid[row]
+    return alone
+
+
+def consistency_per_image(target, view_logits, valid, weight=1.0):
+    """As `consistency` without a threshold, with the author's mean."""
+    return weight * mean_per_image(valid, lambda place: divergence(at(target, place), at(view_logits, place)))
+
+
+def annealed(logits, label, threshold):
+    """Cross-entropy of the voxels that are not learned yet, with the author's mean."""
+    left = without_learned(label, logits, threshold)
+    target = one_hot(left, logits.shape[1])
+    return mean_per_image(left != IGNORE, lambda place: cross_entropy(at(target, place), at(logits, place)))
+
+
+def softly_annealed(logits, label, constant=None):
+    """Every labelled voxel weighs one minus the probability of its class; plain mean.
+
+    constant: the logits that the weights come from, where they are not to move with the others.
+    """
+    target = one_hot(label, logits.shape[1])
+    constant = logits if constant is None else constant
+
+    def loss(place):
+        right = [math.exp(log_p) for log_p in normalised(at(constant, place))][int(label[place])]
+        return (1 - right) * cross_entropy(at(target, place), at(logits, place))
+
+    return mean_over(label != IGNORE, loss)
+
+
+ALPHA, SIGMA, WINDOW = 720, 24, 63
+"""The author's elastic deformation, in pixels of pictures of 224 x 224: imgaug 0.4.0 smooths noise that is drawn evenly
+between -1 and 1 with a Gaussian of deviation SIGMA, cut to 2.6 SIGMA pixels, the next odd number, and normalised."""
+
+
+def elastic_window():
+    """The weights of the smoothing along one axis."""
+    weights = [math.exp(-((k - WINDOW // 2) ** 2) / (2 * SIGMA**2)) for k in range(WINDOW)]
+    return [weight / sum(weights) for weight in weights]
+
+
+def elastic_displacement():
+    """Root mean square, per axis, in pixels: of noise with variance 1/3, smoothed along both axes."""
+    return ALPHA * math.sqrt(1 / 3) * sum(weight**2 for weight in elastic_window())
+
+
+def elastic_correlation(distance):
+    """Of the displacements of two pixels so far apart along one axis."""
+    window = elastic_window()
+    shared = sum(a * b for a, b in zip(window, window[distance:], strict=False))
+    return shared / sum(weight**2 for weight in window)
+
+
+def elastic_field(size, generator):
+    """One displacement per axis, in pixels, of every pixel: noise smoothed line by line."""
+    window, around = elastic_window(), WINDOW // 2
+    fields = []
+    for _ in range(2):
+        noise = generator.uniform(-1, 1, (size + 2 * around, size + 2 * around))
+        rows = sum(weight * noise[k : k + size] for k, weight in enumerate(window))
+        fields.append(ALPHA * sum(weight * rows[:, k : k + size] for k, weight in enumerate(window)))
+    return np.stack(fields)
+
+
+def share_of_mirrored(parts=8, fewest=3, chance=0.5):
+    """How many of the samples are mirrored along one axis, where from `fewest` to all parts are chosen, evenly."""
+    counts = range(fewest, parts + 1)
+    return sum(count / parts for count in counts) / len(counts) * chance

@@ -171,6 +171,7 @@ class SemiSupervised(Method):
         progress: float,
         guess: Float[Tensor, "b classes *spatial"],
         certain: Bool[Tensor, "b *spatial"] | None = None,
+        mean: losses.Mean = losses.masked_mean,
     ) -> Objective:
         """The unlabelled term: the mean error over valid voxels, times the weight.
 
@@ -182,12 +183,18 @@ class SemiSupervised(Method):
         if certain is not None:
             watch["confident"] = float((certain & valid).sum() / valid.sum().clamp(min=1))
             error = torch.where(certain, error, 0)
-        return Objective({"consistency": weight * losses.masked_mean(error, valid)}, watch)
+        return Objective({"consistency": weight * mean(error, valid)}, watch)
 
 
 def without_learned(
     label: Int[Tensor, "b *spatial"], logits: Float[Tensor, "b classes *spatial"], threshold: float
 ) -> Int[Tensor, "b *spatial"]:
     """The label, IGNORE where the probability of the right class exceeds the threshold."""
-    right = (losses.one_hot(label, logits.shape[1]) * logits.detach().float().softmax(1)).sum(1)
-    return torch.where(right > threshold, IGNORE, label)
+    return torch.where(probability_of_the_right_class(label, logits) > threshold, IGNORE, label)
+
+
+def probability_of_the_right_class(
+    label: Int[Tensor, "b *spatial"], logits: Float[Tensor, "b classes *spatial"]
+) -> Float[Tensor, "b *spatial"]:
+    """Held constant; that of the background where the label is IGNORE."""
+    return (losses.one_hot(label, logits.shape[1]) * logits.detach().float().softmax(1)).sum(1)

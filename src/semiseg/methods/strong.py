@@ -19,7 +19,8 @@ from semiseg.transforms.warp import Warp, WarpConfig
 PUBLISHED_WARP = WarpConfig(
     rotate_deg=20, scale=(0.9, 1.1), shear_deg=11.3, shift=0.1, elastic=5 / 224, smooth=24 / 224
 )
-"""EquiReg's strong view: 5 pixels r.m.s. displacement, smoothed with 24 pixels, on pictures of 224 x 224."""
+"""After EquiReg's strong view, as a default for other data: 5 pixels r.m.s. displacement, smoothed with 24 pixels, on
+pictures of 224 x 224, as its alpha of 720 and sigma of 24 would give without a cut (`equireg.WARP_2020` has it)."""
 
 STRONG_INTENSITY = IntensityConfig(probability=0.5, contrast=0.5, brightness=0.3, gamma=0.4, noise=0.2, blur=1.0)
 """About twice the plan's weak intensity changes."""

@@ -43,9 +43,9 @@ class WarpConfig(Settings):
     """Spatial axes that are mirrored in half of the samples. Left-right pairs of classes are NOT swapped."""
     at_least: int = Field(default=0, ge=0)
     """0: a sample gets every part. Else a number of parts drawn evenly from this to all of those that are switched on
-    (mirroring each axis of `flip`, rotation, scale, shear, shift along each axis, elastic), chosen evenly; a mirror
-    that is chosen is always applied. As in EquiReg (SomeOf of imgaug), but for the fixed order in which the parts are
-    composed."""
+    (mirroring each axis of `flip`, rotation, scale, shear, shift along each axis, elastic), chosen evenly; half of the
+    samples for which a mirror was chosen are mirrored. As in EquiReg (SomeOf of imgaug), but for the fixed order in
+    which the parts are composed."""
 
     @model_validator(mode="after")
     def _scale_is_ordered(self) -> WarpConfig:
@@ -189,7 +189,7 @@ def _draw_affine(
     signs = torch.ones(batch, ndim)
     for axis in config.flip:
         half = (torch.rand(batch, generator=generator) < 0.5).float()
-        signs[:, axis] = chosen.get(f"mirror {axis}", half) * -2 + 1
+        signs[:, axis] = half * chosen.get(f"mirror {axis}", 1) * -2 + 1
 
     matrix = torch.diag_embed(signs)
     planes = [(0, 1)] if ndim == 2 else [(1, 2), (0, 2), (0, 1)]
