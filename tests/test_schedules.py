@@ -23,6 +23,15 @@ def test_learning_rate():
     assert [learning_rate(p, "exponential", 0.2) for p in (0.1, 0.2, 0.6, 1.0)] == pytest.approx([0.5, 1, 0.1, 0.01])
 
 
+def test_exponential_decay_by_any_factor():
+    assert [learning_rate(p, "exponential", 0.2, 0.5) for p in (0.1, 0.2, 0.6, 1.0)] == pytest.approx(
+        [0.5, 1, 0.5**0.5, 0.5]
+    )
+    many = [learning_rate(p, "exponential", 0.0, 0.95, 4000.0) for p in (0.0, 0.5 / 4000, 2 / 4000)]
+    assert many == pytest.approx([1, 0.95**0.5, 0.95**2])
+    assert learning_rate(1e-3, "exponential", 0.0, 1e-9, 1000.0) == pytest.approx(1e-9)  # their power is no number
+
+
 def test_annealing_threshold():
     """By hand, with four classes: from a quarter, the probability of guessing, to one."""
     ends = {shape: [annealing_threshold(p, shape, 4) for p in (0.0, 1.0)] for shape in ("linear", "log", "exp")}

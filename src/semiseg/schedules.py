@@ -20,10 +20,10 @@ def sigmoid_ramp(progress: float, start: float, end: float) -> float:
     return 0.0 if progress < start else math.exp(-5 * (1 - t) ** 2)
 
 
-def learning_rate(progress: float, shape: str, warm_up: float) -> float:
+def learning_rate(progress: float, shape: str, warm_up: float, decay: float = 0.01, times: float = 1.0) -> float:
     """Factor on the learning rate: a straight line up during `warm_up`, then down as `shape` says.
 
-    constant; poly: (1 - p)^0.9 (nnU-Net); cosine: (1 + cos(pi p)) / 2; exponential: 0.01^p, so to 1 %.
+    constant; poly: (1 - p)^0.9 (nnU-Net); cosine: (1 + cos(pi p)) / 2; exponential: decay^p, `times` over.
     """
     if progress < warm_up:
         return progress / warm_up
@@ -31,7 +31,7 @@ def learning_rate(progress: float, shape: str, warm_up: float) -> float:
     if shape == "poly":
         return float((1 - after) ** 0.9)
     if shape == "exponential":
-        return float(0.01**after)
+        return float(decay ** (times * after))
     return (1 + math.cos(math.pi * after)) / 2 if shape == "cosine" else 1.0
 
 

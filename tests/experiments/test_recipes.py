@@ -6,6 +6,7 @@ from semiseg.data.plan import _PREPROCESSING
 from semiseg.errors import UserError
 from semiseg.experiments.recipes import load_recipe, recipe_names
 from semiseg.experiments.run_settings import RunSettings, read_settings
+from semiseg.training.session import TrainingConfig
 
 NAMES = [
     *("brats19-equireg", "brats19-supervised", "covid-roam-semi", "covid-roam-supervised"),
@@ -39,6 +40,19 @@ def test_scans_are_prepared_once_for_both_recipes_of_a_dataset(first, second):
     plans = [load_recipe(name).settings["plan"] for name in (first, second)]
     one, other = ({key: value for key, value in plan.items() if key in _PREPROCESSING} for plan in plans)
     assert one == other
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if "roam" in name])
+def test_recipes_of_roam_train_as_its_authors_do(name):
+    """Every parameter times 1 - .02 * .002 after each step of Adam, gradients as they are; 8 slices a step in all."""
+    settings = load_recipe(name).settings
+    training = TrainingConfig.parse(settings["training"], "training")
+    assert (training.optimiser, training.weight_decay_of, training.schedule) == ("adamw", "all", "constant")
+    assert training.lr == (0.002 if "malc" in name else 0.02)
+    assert training.lr * training.weight_decay == pytest.approx(0.02 * 0.002)
+    assert training.clip is None
+    assert settings["plan"]["batch"] + settings["plan"].get("unlabelled_batch", 0) == 8
+    assert ("unlabelled_batch" in settings["plan"]) == name.endswith("semi")
 
 
 def test_flags_win_over_the_file_and_the_file_over_the_recipe(tmp_path):

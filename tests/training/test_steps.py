@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from reference import training as oracle
 from support.runs import settings_of
 from support.toys import Two, network_of
 
@@ -61,6 +62,23 @@ def test_a_gradient_longer_than_clip_is_shortened_to_it(plain_cohort, tmp_path):
     assert run.read_log()[0]["gradient_norm"] > 1e-2  # before it was clipped
 
 
+def test_without_clip_a_gradient_stays_as_it_is(plain_cohort, tmp_path):
+    data = plain_cohort()
+    before, after, run, settings = first_step(data, tmp_path / "whole", clip=None)
+    plan = Plan.load(run.plan)
+    labelled = [case for case in prepare_dataset(settings, 1) if case.name in run.read_splits().train]
+    network = build_network(plan)
+    network.load_state_dict(before)
+    method, draws = build_method("supervised", network, {"ema": 0.0}), Draws(3, 0, 0)
+    method(augment(Batches(labelled, (), plan, 3)[0], plan.augmentation, draws), draws, 0.0).total.backward()
+    norm = float(torch.cat([weight.grad.flatten() for weight in network.parameters()]).norm())
+    assert run.read_log()[0]["gradient_norm"] == pytest.approx(norm, rel=1e-4)
+    for name, weight in network.named_parameters():
+        torch.testing.assert_close(after[name], before[name] - 0.1 * NESTEROV * weight.grad, atol=1e-6, rtol=1e-4)
+    _, shortened, *_ = first_step(data, tmp_path / "shortened", clip=norm / 2)
+    assert not all(torch.equal(after[name], shortened[name]) for name in after)
+
+
 def test_weights_are_decayed_and_biases_and_scales_are_not(plain_cohort, tmp_path):
     data = plain_cohort()
     before, plain, *_ = first_step(data, tmp_path / "plain")
@@ -69,6 +87,10 @@ def test_weights_are_decayed_and_biases_and_scales_are_not(plain_cohort, tmp_pat
         shrunk = 0.1 * NESTEROV * 0.5 * weight if weight.ndim > 1 else torch.zeros_like(weight)
         torch.testing.assert_close(decayed[name], plain[name] - shrunk, atol=1e-6, rtol=1e-4, msg=name)
     assert any(weight.ndim == 1 for weight in before.values())
+    _, everywhere, *_ = first_step(data, tmp_path / "all", weight_decay=0.5, weight_decay_of="all")
+    for name, weight in before.items():
+        expected = plain[name] - 0.1 * NESTEROV * 0.5 * weight
+        torch.testing.assert_close(everywhere[name], expected, atol=1e-6, rtol=1e-4, msg=name)
 
 
 def test_augment_false_leaves_batches_as_they_are(plain_cohort, tmp_path):
@@ -168,3 +190,13 @@ def test_the_learning_rate_follows_its_schedule(plain_cohort, tmp_path, schedule
     assert rates == pytest.approx([0.1 * learning_rate(step / 8, schedule, 0.25) for step in range(8)])
     assert rates[0] == 0
     assert rates[1] == pytest.approx(0.05)
+
+
+def test_the_learning_rate_falls_by_a_factor_an_epoch(plain_cohort, tmp_path):
+    """An epoch of two steps, after a warm-up of four: .95, as often as epochs have passed."""
+    training = {**SGD, "schedule": "exponential", "decay": 0.95, "decay_every": 2, "warm_up": 1 / 3}
+    settings = settings_of(plain_cohort(), "supervised", steps=12, method_settings={"ema": 0.0}, training=training)
+    run = train_run(settings, tmp_path / "run", device="cpu", workers=1)
+    rates = [line["lr"] for line in run.read_log() if line["kind"] == "train"]
+    assert rates[4::2] == pytest.approx([oracle.rate_after(epochs, 0.1) for epochs in range(4)])
+    assert rates[5] == pytest.approx(0.1 * 0.95**0.5)  # within an epoch it falls evenly

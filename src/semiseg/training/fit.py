@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from contextlib import nullcontext
 from functools import partial
@@ -53,6 +54,7 @@ def fit(
     rank, slots = accelerator.process_index, accelerator.num_processes * config.accumulation
     order = numbers(progress.step, config.steps, rank, accelerator.num_processes, config.accumulation)
     loader = iter(load(batches, order, workers))
+    patience = config.patience_at(*cases.labelled_groups)
     log = Log(folder, config, list(plan.classes)) if accelerator.is_main_process else None
     started = time.perf_counter() - progress.duration_s
 
@@ -77,7 +79,7 @@ def fit(
                     refuse_divergence(objective.terms, step, names, folder)
                     accelerator.backward(objective.total / config.accumulation)
             refuse_strays(method, parameters)
-            norm = accelerator.clip_grad_norm_(parameters, config.clip)
+            norm = accelerator.clip_grad_norm_(parameters, config.clip or math.inf)
             if accelerator.mixed_precision != "fp16":  # in 16 bits the scaler leaves such a step out
                 refuse_divergence({**objective.terms, "gradient norm": norm}, step, names, folder)
             stepped.step()
@@ -92,7 +94,7 @@ def fit(
             validated = done or progress.step % config.validation_interval == 0
             if validated:
                 validate(method.predictor, plan, cases.validation, accelerator, progress)
-                progress.stopped_early = not done and out_of_patience(progress, config.patience)
+                progress.stopped_early = not done and out_of_patience(progress, patience)
                 if log:
                     log.validation(progress, method.predictor, batch)
             stopping = anywhere(terminated(), accelerator)

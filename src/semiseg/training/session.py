@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import re
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from fractions import Fraction
+from math import ceil
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from pydantic import Field
+from pydantic import BeforeValidator, Field, model_validator
 from torch import nn
 
 from semiseg.data.prepare import PreparedCase
@@ -31,6 +34,20 @@ from semiseg.runs.folder import RunFolder
 from semiseg.settings import WORD, Settings
 
 
+def _steps_or_table(value: Any) -> Any:
+    table = value if isinstance(value, Mapping) else {"100%": 1 if value is None else value}
+    for share, steps in table.items():
+        good = re.fullmatch(r"[0-9]{1,3}(\.[0-9]{1,9})?%", str(share)) and 0 < Fraction(str(share)[:-1]) <= 100
+        if not good or not isinstance(steps, int) or isinstance(steps, bool) or steps < 1:
+            raise ValueError(
+                f"got {value!r:.100}, expected a number of steps from 1, or one for each share of the labels, "
+                "such as {1%: 10000, 100%: 40000}"
+            )
+    if not table:
+        raise ValueError(f"got {value!r:.100}, expected a share at least; say null for none")
+    return value
+
+
 class TrainingConfig(Settings):
     """How long and how to train, the same for every method."""
 
@@ -38,28 +55,51 @@ class TrainingConfig(Settings):
     optimiser: Literal["adamw", "adam", "sgd"] = "adamw"
     lr: float = Field(default=5e-3, gt=0)
     weight_decay: float = Field(default=1e-2, ge=0)
-    """Of weights. `adam` and `sgd` add it to the gradient, `adamw` shrinks the weights themselves."""
+    """`adam` and `sgd` add it to the gradient, `adamw` shrinks the weights themselves."""
+    weight_decay_of: Literal["weights", "all"] = "weights"
+    """weights: biases and scales of normalisation are not decayed, as pulling them to zero only shrinks activations."""
     schedule: Literal["constant", "poly", "cosine", "exponential"] = "poly"
     warm_up: float = Field(default=0.02, ge=0, lt=1)
     """Share of the steps in which the learning rate rises."""
-    clip: float = Field(default=12.0, gt=0)
-    """Largest gradient norm (12 as in nnU-Net)."""
+    decay: float = Field(default=0.01, gt=0, le=1)
+    """exponential: the factor on the learning rate in every `decay_every` steps, or from the warm-up to the end."""
+    decay_every: int | None = Field(default=None, ge=1)
+    """Steps; all of those after the warm-up unless told."""
+    clip: float | None = Field(default=12.0, gt=0)
+    """Largest gradient norm (12 as in nnU-Net); none: gradients stay as they are."""
     accumulation: int = Field(default=1, ge=1)
     """Batches whose gradients are averaged before each optimiser step."""
     precision: Annotated[Literal["auto", "32", "bf16", "16"], WORD] = "auto"
     validate_every: int | None = Field(default=None, ge=1)
     """Steps between validations; a tenth of all steps unless told."""
-    patience: int | None = Field(default=None, ge=1)
-    """Stop after so many steps without a better validation Dice. Needs validation scans."""
+    patience: Annotated[int | dict[str, int] | None, BeforeValidator(_steps_or_table)] = None
+    """Stop after so many steps without a better validation Dice. Needs validation scans. A table says it for shares of
+    the labels, as in {1%: 10000, 5%: 20000}; see `patience_at`."""
     checkpoint_every: int = Field(default=250, ge=1)
     log_every: int = Field(default=10, ge=1)
     tensorboard: bool = True
     """Mirror the log to TensorBoard, if it is installed."""
 
+    @model_validator(mode="after")
+    def _decay_is_of_the_schedule(self) -> TrainingConfig:
+        for name in ("decay", "decay_every"):
+            value, default = getattr(self, name), type(self).model_fields[name].default
+            if self.schedule != "exponential" and value != default:
+                raise ValueError(f"{name} {value}: expected none with schedule {self.schedule}; leave it out")
+        return self
+
     @property
     def validation_interval(self) -> int:
         """Steps between validations."""
         return self.validate_every or max(1, self.steps // 10)
+
+    def patience_at(self, labelled: int, groups: int) -> int | None:
+        """For so many labelled groups of scans out of all that could be: that of the smallest share in the table that
+        is at least as many (rounded up, as `--labelled` rounds), or of the largest share there is."""
+        if not isinstance(self.patience, dict):
+            return self.patience
+        shares = sorted((Fraction(share.rstrip("%")) / 100, steps) for share, steps in self.patience.items())
+        return next((steps for share, steps in shares if ceil(share * groups) >= labelled), shares[-1][1])
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,6 +109,8 @@ class Cases:
     labelled: Sequence[PreparedCase]
     unlabelled: Sequence[PreparedCase]
     validation: Sequence[PreparedCase] = ()
+    labelled_groups: tuple[int, int] = (1, 1)
+    """How many groups of scans are labelled, and how many could be."""
 
 
 def start(device: str, precision: str) -> Accelerator:
@@ -89,10 +131,10 @@ def optimiser_of(method: Method, config: TrainingConfig) -> torch.optim.Optimize
     """Over every parameter of the method that requires a gradient. Raises UserError for networks that it hides."""
     _refuse_hidden(method)
     parameters = [weight for weight in method.parameters() if weight.requires_grad]
-    # biases and normalisation scales are not decayed: pulling them to zero only shrinks activations
+    everywhere = config.weight_decay if config.weight_decay_of == "all" else 0.0
     groups: list[dict[str, Any]] = [
         {"params": [p for p in parameters if p.ndim > 1], "weight_decay": config.weight_decay},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": everywhere},
     ]
     if config.optimiser == "sgd":
         return torch.optim.SGD(groups, lr=config.lr, momentum=0.99, nesterov=True)

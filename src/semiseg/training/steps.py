@@ -15,8 +15,10 @@ from semiseg.training.session import TrainingConfig
 
 
 def set_learning_rate(optimiser: torch.optim.Optimizer, config: TrainingConfig, progress: float) -> None:
+    times = (1 - config.warm_up) * config.steps / config.decay_every if config.decay_every else 1.0
+    factor = learning_rate(progress, config.schedule, config.warm_up, config.decay, times)
     for group in optimiser.param_groups:
-        group["lr"] = config.lr * learning_rate(progress, config.schedule, config.warm_up)
+        group["lr"] = config.lr * factor
 
 
 def refuse_divergence(
