@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
 import torch
 
-from semiseg.errors import UserError
+from semiseg.errors import OutOfMemory, UserError
 
 
 def chosen_device(name: str) -> torch.device:
@@ -17,13 +18,33 @@ def chosen_device(name: str) -> torch.device:
         return torch.device(gpu)
     try:
         device = torch.device(name)
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
+        torch.zeros(1, device=device).item()  # `meta` holds no number
+    except (RuntimeError, AssertionError, ValueError, OverflowError) as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise UserError(
             f"--device: got {name!r} ({reason}), expected auto, cpu, cuda[:N] or mps; try --device auto"
         ) from None
     return device
+
+
+def memory_gb(device: torch.device) -> float | None:
+    """What the device has in all: a GPU its own, a processor the machine's. None where nothing says so."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_properties(device).total_memory / 1e9
+    if device.type == "cpu" and hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
+    return None
+
+
+def require_memory(device: torch.device, needed_gb: float, of_what: str) -> None:
+    """Raise OutOfMemory, before anything is set aside, for what the device could not hold even if it were empty: some
+    systems promise memory that they do not have, and kill who uses it."""
+    has = memory_gb(device)
+    if has is not None and needed_gb > has:
+        raise OutOfMemory(
+            f"{of_what}: got a patch and batch that need at least {needed_gb:.3g} GB, expected at most {has:.3g} GB, "
+            f"which {device} has; lower batch, patch or network.widths in the plan"
+        )
 
 
 def peak_memory_gb() -> float | None:

@@ -132,6 +132,14 @@ def _where() -> str:
     return hashlib.blake2b("\n".join(marks).encode(), digest_size=4).hexdigest()
 
 
+def is_there(path: Path) -> bool:
+    """`Path.exists`, which raises for names that nothing can have, such as one that is too long."""
+    try:
+        return path.exists()
+    except (OSError, ValueError):
+        return False
+
+
 def write_text(path: Path, text: str) -> None:
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
@@ -143,31 +151,45 @@ def write_json(path: Path, value: Any) -> None:
 
 def read_json(path: Path, expected: str, action: str) -> Any:
     """What a JSON file holds. Raises InputError, naming the file, for whatever is wrong with it."""
-    return _read(path, json.loads, expected, action)
+    return _read(path, lambda text: _parsed(text, json.loads), expected, action)
 
 
 def read_yaml(path: Path, expected: str, action: str) -> Any:
     """What a YAML file holds; nothing in it can run code. Raises InputError for whatever is wrong with it."""
+    return _read(path, parse_yaml, expected, action)
+
+
+def parse_yaml(text: str) -> Any:
+    """The value of a YAML text; nothing in it can run code. Raises ValueError for whatever is wrong with it."""
     import yaml
 
-    return _read(path, yaml.safe_load, expected, action)
+    return _parsed(text, yaml.safe_load)
 
 
 def _read(path: Path, parse: Callable[[str], Any], expected: str, action: str) -> Any:
     try:
-        values = parse(Path(path).read_text(encoding="utf-8-sig"))
-        found = unusual(values)
-        if not found:
-            return values
-    except RecursionError:
-        found = "values that are nested too deeply"
+        return parse(Path(path).read_text(encoding="utf-8-sig"))
     except UnicodeDecodeError:
         found = "text that is not UTF-8"
     except OSError as error:
         found = str(error.strerror or error)
+    except ValueError as error:
+        found = str(error)
+    raise InputError(f"{path}: got {found}, expected {expected}; {action}")
+
+
+def _parsed(text: str, parse: Callable[[str], Any]) -> Any:
+    try:
+        values = parse(text)
+    except RecursionError:
+        found = "values that are nested too deeply"
     except Exception as error:  # yaml raises errors of its own, and ValueError for a date of the 99th of a month
         found = " ".join(str(error).split())[:300] or type(error).__name__
-    raise InputError(f"{path}: got {found}, expected {expected}; {action}")
+    else:
+        found = unusual(values)
+        if not found:
+            return values
+    raise ValueError(found)
 
 
 def cache_folder() -> Path:

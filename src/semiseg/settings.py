@@ -20,7 +20,6 @@ WORD = BeforeValidator(lambda value: str(value) if type(value) in (int, float) e
 _SHORT = Repr()
 _SHORT.maxlevel, _SHORT.maxdict, _SHORT.maxlist, _SHORT.maxtuple = 2, 8, 8, 8
 _SHORT.maxstring = _SHORT.maxother = 200
-"""A value in a message. Ten nested levels of YAML's aliases are ten thousand million values."""
 
 
 class Settings(BaseModel):
@@ -62,8 +61,13 @@ class ReadBack(BaseModel):
             if first["type"] == "missing":
                 found = f"no value {key!r}"
             else:
-                found = _SHORT.repr(first["input"]) + (f" as {key!r}" if key else "")
+                found = shown(first["input"]) + (f" as {key!r}" if key else "")
             raise InputError(f"{where}: got {found}, expected {expected}; {action}") from None
+
+
+def shown(value: Any) -> str:
+    """A value in a message, cut short: ten nested levels of YAML's aliases are ten thousand million values."""
+    return _SHORT.repr(value)
 
 
 def is_text(text: str) -> bool:
@@ -82,7 +86,7 @@ def unusual(values: Any) -> str:
     while waiting:
         one = waiting.pop()
         if isinstance(one, str) and not is_text(one):
-            return f"the text {_SHORT.repr(one)}, which is not Unicode"
+            return f"the text {shown(one)}, which is not Unicode"
         if isinstance(one, float) and not math.isfinite(one):
             return f"the number {one}"
         if isinstance(one, Mapping | list | tuple | set) and id(one) not in seen:  # aliases of YAML meet again
@@ -131,7 +135,7 @@ def _sentence(model: type[BaseModel], problem: Any, where: str) -> str:
     message = problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "value_error":  # a rule of our own, which says what it got
         return f"{key}: {message}"
-    return f"{key}: got {_SHORT.repr(problem.get('input'))}, {message[:1].lower()}{message[1:]}"
+    return f"{key}: got {shown(problem.get('input'))}, {message[:1].lower()}{message[1:]}"
 
 
 def _fields_at(model: type[BaseModel], path: list[str]) -> list[str]:

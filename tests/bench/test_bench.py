@@ -259,6 +259,11 @@ def test_other_settings_are_refused(again, more, said):
         ),
         (("--set", "methods.supervised={name: roam}"), "supervised is the baseline"),
         (("--set", "method.weight=3"), "say methods.NAME.KEY"),
+        (("--set", "methods.roam=[1]"), "roam: got [1], expected settings of a method"),
+        (("--set", "methods.roam={name: 5}"), "roam: got {'name': 5}, expected settings of a method"),
+        (("--set", "methods=[1]"), "methods: got [1], expected `NAME: {settings}`"),
+        (("--set", "slurm=[1]"), "slurm: got [1], expected `KEY: value` lines"),
+        (("--runs", "1000000000"), "bench.runs: got 1000000000, input should be less than or equal to 10000"),
         (("--set", "data.test=null", "--set", "data.val=null", "--test", "0"), "--test: got no test scans"),
     ],
 )

@@ -88,6 +88,39 @@ def test_help_takes_at_most_three_times_as_long_as_importing_typer():
         (["train", "DATA", "--out", "OUT", "--set", "plan.batsh=3"], 2, ["plan.batsh", "did you mean 'batch'?"]),
         (["train", "DATA", "--out", "OUT", "--set", "alpha"], 2, ["--set: got 'alpha', expected key=value"]),
         (["train", "DATA", "--out", "OUT", "--set", "alpha=[1"], 2, ["--set alpha: got '[1', expected a YAML value"]),
+        (
+            ["train", "DATA", "--out", "OUT", "--set", "seed=2001-99-99"],
+            2,
+            ["--set seed: got '2001-99-99', expected a"],
+        ),
+        (["train", "DATA", "--out", "OUT", "--set", f"seed={'1' * 6000}"], 2, ["--set seed: got '111", "a YAML value"]),
+        (["train", "DATA", "--out", "OUT", "--set", f"a={'[' * 9000}"], 2, ["--set a: got '[[[[", "a YAML value"]),
+        (["train", "DATA", "--out", "OUT", "--set", "seed=!!bool x"], 2, ["--set seed: got '!!bool x', expected a"]),
+        (
+            ["train", "DATA", "--out", "OUT", "--set", "unlabelled_ratio=.inf"],
+            2,
+            ["--set unlabelled_ratio: got '.inf'"],
+        ),
+        (["train", "DATA", "--out", "OUT", "--set", 'init="\\ud800"'], 2, ["--set init: got", "expected a YAML value"]),
+        (["train", "DATA", "--out", "OUT", "--memory-gb", "inf"], 2, ["memory_gb: got inf", "a finite number"]),
+        (["train", "DATA", "--out", "OUT", "--memory-gb", "1e9"], 2, ["memory_gb: got 1000000000.0", "100000"]),
+        (["train", "DATA", "--out", "OUT", "--set", "plan.batch=1000000000"], 2, ["plan.batch: got 1000000000"]),
+        (
+            ["train", "DATA", "--out", "OUT", "--set", "plan.batch=100000", "--set", "plan.patch=[16,16,16]"],
+            2,
+            ["plan.memory_gb: got 8 for patch (16, 16, 16), batch 100000", "expected at least", "--memory-gb"],
+        ),
+        (["train", "DATA", "--out", "OUT", "--set", "plan.unlabelled_batch=1e300"], 2, ["plan.unlabelled_batch: got"]),
+        (["train", "DATA", "--out", "OUT", "--set", "plan.network=5"], 2, ["plan.network: got 5"]),
+        (["train", "DATA", "--out", "OUT", "--set", "plan.network=null"], 2, ["plan.network: got None"]),
+        (["train", "DATA", "--out", "OUT", "--set", "method.name=[1]"], 2, ["--method: got '[1]', expected one of"]),
+        (["train", "DATA", "--out", "OUT", "--fold", "1/" + "9" * 5000], 2, ["--fold: got '1/999", "expected K/N"]),
+        (["train", "DATA", "--out", "OUT", "--labelled", "l" * 300], 2, ["--labelled: got 'lll", "no such file"]),
+        (["check", "d" * 5000], 3, ["ddd: got no such file or folder"]),
+        (["predict", "m" * 5000, "DATA", "--out", "OUT"], 2, ["mmm...: got a path of 5000 bytes", "shorten it"]),
+        (["predict", "RUN", "DATA", "--out", "OUT/" + "o" * 300], 2, ["ooo...: got a path of", "the disk takes"]),
+        (["predict", "RUN", "DATA", "--out", "OUT", "--device", "meta"], 2, ["--device: got 'meta'"]),
+        (["predict", "RUN", "DATA", "--out", "OUT", "--shard", "1/" + "9" * 5000], 2, ["--shard: got '1/999"]),
         (["train", "DATA", "--out", "OUT", "--labelled", "40"], 2, ["--labelled: got '40'", "at most 5"]),
         (["train", "DATA", "--out", "OUT", "--labelled", "few"], 2, ["--labelled: got 'few'", "10%"]),
         (["train", "DATA", "--out", "OUT", "--precision", "8"], 2, ["training.precision: got '8'", "'bf16'"]),
@@ -115,6 +148,47 @@ def test_a_mistake_is_one_message_and_its_exit_code(study, run_folder, tmp_path,
     message = one_message(err)
     for part in parts:
         assert part.replace("DATA", str(study)) in message
+
+
+@pytest.mark.parametrize(
+    "words", [["evaluate", "DATA/labels", "DATA"], ["predict", "RUN", "DATA"], ["rank", "RUN", "DATA"]]
+)
+def test_a_circle_of_links_as_out(study, run_folder, tmp_path, words):
+    (tmp_path / "out").symlink_to(tmp_path / "there")
+    (tmp_path / "there").symlink_to(tmp_path / "out")
+    words = [word.replace("DATA", str(study)).replace("RUN", str(run_folder)) for word in words]
+    code, _, err = semiseg(*words, "--out", tmp_path / "out")
+    assert code == 2
+    assert str(tmp_path) in one_message(err)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("check", "caf\udce9"),
+        ("predict", "RUN", "caf\udce9.nii.gz", "--out", "OUT"),
+        ("predict", "RUN", "DATA", "--out", "OUT/\udce9"),
+        ("export", "RUN", "--out", "OUT", "--licence", "\ud800"),
+        ("export", "RUN", "--out", "OUT", "--description", "caf\udce9"),
+        ("train", "DATA", "--out", "OUT", "--set", "init=\udce9"),
+    ],
+)
+def test_words_that_are_not_utf8_are_refused_at_once(study, run_folder, tmp_path, words):
+    places = {"DATA": str(study), "RUN": str(run_folder), "OUT": str(tmp_path / "out")}
+    code, _, err = semiseg(*[places.get(word, word.replace("OUT", str(tmp_path))) for word in words])
+    assert code == 3
+    assert "which is not UTF-8, expected text that is" in one_message(err)
+    assert one_message(err).isascii()
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_working_folder_that_is_not_utf8(study, tmp_path, monkeypatch):
+    folder = tmp_path / os.fsdecode(b"caf\xe9")
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    code, _, err = semiseg("check", study)
+    assert code == 3
+    assert "caf\\udce9', which is not UTF-8" in one_message(err)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
@@ -161,7 +235,7 @@ def test_a_place_that_cannot_be_written_to(study, run_folder, tmp_path):
     assert "expected a place to write to; choose another --out" in one_message(err)
     code, _, err = semiseg("predict", run_folder, study / "images", "--out", tmp_path / ("x" * 300), "--quiet")
     assert code == 2
-    assert "File name too long" in one_message(err)
+    assert "xxx...: got a path of" in one_message(err)
 
 
 def test_memory_that_runs_out_says_what_to_lower(study, tmp_path, monkeypatch):

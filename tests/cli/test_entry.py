@@ -58,7 +58,11 @@ def test_nested_too_deeply(monkeypatch):
 def test_names_that_are_not_utf8(monkeypatch):
     code, err = raised(monkeypatch, UnicodeEncodeError("utf-8", "caf\udce9.nii.gz", 3, 4, "surrogates not allowed"))
     assert code == 3
-    assert "got the name 'caf\\udce9.nii.gz', which is not UTF-8" in err
+    assert "got 'caf\\udce9.nii.gz', which is not UTF-8" in err
+    long = "x" * 9000 + "\ud800" + "y" * 9000
+    code, err = raised(monkeypatch, UnicodeEncodeError("utf-8", long, 9000, 9001, "surrogates not allowed"))
+    assert len(err) < 400
+    assert "x\\ud800y" in err
     code, err = raised(monkeypatch, InputError("caf\udce9.nii.gz: got no volume"))
     assert code == 3
     assert "caf\\udce9.nii.gz: got no volume" in err

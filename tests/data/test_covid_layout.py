@@ -169,10 +169,49 @@ def test_a_mistake_names_the_source_file(tmp_path, name, array, message):
         (STACK, np.zeros((6, 5, 4)), "COVID_Seg.npy: got shape 6x5x4, expected 5x4x6 as in COVID.npy"),
         (STACK[0], masks()[0], "COVID.npy: got float64 of shape (4, 6), expected numbers as slices x height x width"),
         (np.array([{}], object), masks()[0], "COVID.npy: got an unreadable file (Array can't be memory-mapped"),
+        (np.zeros((2, 3, 4), [("a", "f4")]), masks()[0], "COVID.npy: got [('a', '<f4')] of shape (2, 3, 4), expected"),
+        (np.zeros((2, 3, 4), "U3"), masks()[0], "COVID.npy: got <U3 of shape (2, 3, 4), expected numbers"),
     ],
 )
 def test_a_mistake_in_an_array_names_its_file(tmp_path, image, label, message):
     np.save(tmp_path / "COVID.npy", image, allow_pickle=True)
     np.save(tmp_path / "COVID_Seg.npy", label)
     with pytest.raises(InputError, match=re.escape(message)):
+        open_dataset(tmp_path)
+
+
+def header(text, version=1):
+    """A file of NumPy with this header, and no more."""
+    size = len(text).to_bytes(2 if version == 1 else 4, "little")
+    return b"\x93NUMPY" + bytes([version, 0]) + size + text
+
+
+HEADERS = {
+    "a negative shape": header(b"{'descr': '<f4', 'fortran_order': False, 'shape': (-2, 3, 4)}\n"),
+    "an enormous shape": header(b"{'descr': '<f4', 'fortran_order': False, 'shape': (9000000000, 30000, 40000)}\n"),
+    "a shape of text": header(b"{'descr': '<f4', 'fortran_order': False, 'shape': ('a', 3, 4)}\n"),
+    "no shape": header(b"{'descr': '<f4', 'fortran_order': False}\n"),
+    "an unknown type": header(b"{'descr': 'x9', 'fortran_order': False, 'shape': (2, 3, 4)}\n"),
+    "no Python": header(b"(((((\n"),
+    "an open string": header(b"{'descr': '<f4\n"),
+    "nested": header(b"[" * 9000),
+    "not ASCII": header(b"\xff\xfe\xff"),
+    "a later version": header(b"{}", version=9),
+    "cut off": b"\x93NUMPY\x01",
+    "empty": b"",
+    "something else": b"hello",
+}
+
+
+@pytest.mark.parametrize("name", HEADERS)
+def test_a_damaged_array_names_its_file(tmp_path, name):
+    (tmp_path / "COVID.npy").write_bytes(HEADERS[name])
+    with pytest.raises(InputError, match=r"COVID\.npy: got an unreadable file .*, expected a NumPy array of numbers"):
+        open_dataset(tmp_path)
+
+
+def test_several_arrays_under_the_name_of_one(tmp_path):
+    np.savez(tmp_path / "several.npz", STACK)
+    (tmp_path / "several.npz").rename(tmp_path / "COVID.npy")
+    with pytest.raises(InputError, match=r"COVID\.npy: got an unreadable file \(several arrays in one file\)"):
         open_dataset(tmp_path)

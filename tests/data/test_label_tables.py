@@ -101,6 +101,8 @@ def test_a_table_of_ones_own(tmp_path, name):
         ("[1, 2]", "table.yaml: got no table, expected lines `name: value`"),
         ("a: [1, 2", "table.yaml: got while parsing"),
         ("a: 1.5", "table.yaml: got 1.5 for class 'a', expected a whole number"),
+        (f"a: {2**31}", "table.yaml: got 2147483648 for class 'a', expected a whole number of 32 bits"),
+        ('"\\ud800": 1', "table.yaml: got the text '\\ud800', which is not Unicode"),
         ("a: []", "table.yaml: got [] for class 'a', expected a whole number"),
         ("a: 1\nb: [2, 1]", "table.yaml: got value 1 twice, expected each in one class"),
         ("background: 0\nother: background", "table.yaml: got only 'background', expected a class besides"),

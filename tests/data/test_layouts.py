@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 from collections.abc import Callable
@@ -10,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from semiseg.data.dataset import Dataset
+from semiseg.data.dataset import LONGEST_NAME, Dataset
+from semiseg.data.facts import Unreadable, case_facts
 from semiseg.data.layouts import add_unlabelled, open_dataset, open_inputs
 from semiseg.errors import InputError, UserError
 
@@ -126,6 +128,12 @@ def test_with_an_order_of_regions_single_values_are_regions_too(tmp_path: Path) 
         ({"labels": {"background": 0, "a": 1, "ignore": 2, "whole": [1, 2]}}, "got the ignore value 2 in a region"),
         ({"labels": {"0": "background"}}, "got 'background' for label '0', expected a whole number"),
         ({"labels": {"background": 0, "a": True}}, "got True for label 'a'"),
+        ({"labels": {"background": 0, "a": 2**40}}, "got 1099511627776 for label 'a', expected a whole number of 32"),
+        ({"labels": {"background": 0, "a": [2**31]}}, "got [2147483648] for label 'a', expected whole numbers other"),
+        ({"labels": {"background": 0, "\ud800": 1}}, r"got the text '\ud800', which is not Unicode"),
+        ({"channel_names": {"0": ["CT"]}}, "got channel_names {'0': ['CT']}, expected {"),
+        ({"channel_names": {"0": None}}, "got channel_names {'0': None}, expected {"),
+        ({"file_ending": ["x"]}, "got file_ending ['x'], expected one of"),
         ({"labels": {"a": 1}}, "got labels without the value 0, expected a background"),
         ({"labels": {"background": 0, "a": 1, "b": 1}}, "got the same value for two labels"),
         ({"labels": {"background": 0, "a": 1, "ignore": 1}}, "got the same value for two labels"),
@@ -238,6 +246,55 @@ def test_mistakes_in_a_table(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(InputError, match=re.escape(str(path))) as error:
         open_dataset(path)
     assert message in str(error.value)
+
+
+def test_names_that_are_not_utf8_are_refused_before_anything_is_done(tmp_path: Path) -> None:
+    name = os.fsdecode(b"caf\xe9.nii.gz")
+    for folder in ("images", "unlabelled"):
+        touch(tmp_path / folder, "images/a.nii.gz", f"{folder}/{name}")
+        with pytest.raises(
+            InputError, match=r"caf\\udce9\.nii\.gz': got a name that is not UTF-8, .*; rename it"
+        ) as told:
+            open_dataset(tmp_path / folder)
+        assert str(told.value).isascii()
+    with pytest.raises(InputError, match=r"caf\\udce9\.nii\.gz': got the name .*, expected text in UTF-8; rename it"):
+        open_inputs([tmp_path / "images" / "images" / name], 1)
+    above = tmp_path / os.fsdecode(b"caf\xe9")
+    touch(above, "images/a.nii.gz")
+    with pytest.raises(InputError, match=r"caf\\udce9/images/a\.nii\.gz': got the name"):
+        open_dataset(above)
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        (f"{'c' * 231},a.nii", "got a case name of 231 bytes ('cccccccc"),
+        (f"{'é' * 116},a.nii", "got a case name of 232 bytes"),
+        ("c,a\0.nii", "a\\x00.nii', expected text in UTF-8"),
+        ("c\0,a.nii", "got the name 'c\\x00'"),
+    ],
+)
+def test_names_that_no_file_of_results_can_have(tmp_path: Path, row: str, message: str) -> None:
+    with pytest.raises(InputError) as error:
+        open_dataset(table(tmp_path, f"case,image\n{row}"))
+    assert message in str(error.value)
+    assert len(str(error.value)) < 700
+
+
+def test_the_longest_name_is_that_of_a_file(tmp_path: Path) -> None:
+    (case,) = open_dataset(table(tmp_path, f"case,image\n{'c' * LONGEST_NAME},a.nii")).cases
+    (tmp_path / f"001_{case.name}_uncertainty.nii.gz").touch()
+    (tmp_path / f"001_{case.name}_image_0000.nii.gz").touch()
+
+
+def test_paths_that_are_too_long_are_no_such_file(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"aaa: got no such file or folder, expected") as told:
+        open_dataset(tmp_path / ("a" * 5000))
+    assert len(str(told.value)) < 800
+    (case,) = open_dataset(table(tmp_path, f"case,image\nc,{'a' * 5000}.nii")).cases
+    (image,) = case_facts(case).images
+    assert isinstance(image, Unreadable)
+    assert image.found == "no such file"
 
 
 def test_no_layout_fits(tmp_path: Path) -> None:

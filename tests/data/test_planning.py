@@ -169,6 +169,19 @@ def test_patches_go_by_what_is_cropped_and_resized():
         ({"patchs": [8]}, "plan.patchs: unknown setting; did you mean 'patch'"),
         ({"network": {"width": [8]}}, "plan.network.width: unknown setting; did you mean 'widths'"),
         ({"batch": 0}, "plan.batch: got 0"),
+        ({"batch": 10**9}, "plan.batch: got 1000000000, input should be less than"),
+        (
+            {"batch": 1000, "patch": [32, 32, 32]},
+            r"plan.memory_gb: got 8 for patch .*, batch 1000 and unlabelled_batch 1000, expected at lea",
+        ),
+        (
+            {"unlabelled_batch": 1000, "patch": [32, 32, 32]},
+            "plan.memory_gb: got 8 for patch .* and unlabelled_batch 1000, expected at least",
+        ),
+        ({"patch": [2048, 2048, 2048]}, r"plan.memory_gb: got 8 for patch \(2048, 2048, 2048\), batch .*; raise it"),
+        ({"network": {"widths": [10**12, 2], "strides": [[2, 2, 2]]}}, "memory_gb: got 8, expected at least .*e"),
+        ({"network": {"name": "roam-unet"}, "patch": [512, 512, 512]}, "plan.memory_gb: got 8 for patch"),
+        ({"spacing_mm": [None, 1e4, None]}, "plan.spacing_mm.1: got 10000, expected at most .* which is how far scans"),
         ({"spacing_mm": "fine"}, "plan.spacing_mm: got 'fine'"),
         ({"patch": [30, 50, 36]}, "plan.patch: .*expected 3 sizes divisible by"),
         ({"patch": [32, 32]}, r"plan.patch: got \(32, 32\), expected 3 sizes"),
@@ -193,6 +206,17 @@ def test_memory_is_what_the_backward_pass_keeps(dims, widths):
     measured = kept_by_training(UNet(1, 3, dims, plan.widths, plan.strides), patch)
     estimate = 1e9 * training_memory_gb(patch, 2, plan, 1, 3)
     assert measured <= estimate <= 1.4 * measured
+
+
+def test_a_batch_that_was_asked_for_fits_what_it_says_it_needs():
+    """The number in the message is enough, and next to nothing less."""
+    asked = {"patch": [32, 32, 32], "batch": 640}
+    with pytest.raises(UserError) as told:
+        plan_from(HIPPOCAMPUS, overrides=asked)
+    needed = float(str(told.value).partition("expected at least ")[2].partition(";")[0])
+    assert plan_from(HIPPOCAMPUS, memory_gb=1.01 * needed, overrides=asked).batch == 640
+    with pytest.raises(UserError, match="expected at least"):
+        plan_from(HIPPOCAMPUS, memory_gb=0.99 * needed, overrides=asked)
 
 
 def test_unlabelled_patches_for_each_labelled_one_are_counted_in_memory():

@@ -24,6 +24,18 @@ from semiseg.types import Geometry
 @pytest.mark.parametrize(
     "kept", [{}, {"crop_nonzero": True}, {"crop_box": (None, (2, 99), (1, 17))}, {"resize": (40, None, 44)}]
 )
+@pytest.mark.parametrize("spacing", [(None, 21.0, None), (1e6, None, None)])
+def test_a_spacing_of_which_nothing_would_be_left_is_refused(spacing):
+    def sides(*shape):
+        scan = np.zeros((1, *shape), np.float32)
+        return to_network_space(scan, Geometry(shape, np.eye(4)), make_plan(spacing_mm=spacing))[1].shape
+
+    with pytest.raises(InputError, match=r"got 10 voxels of 1 mm along axis \d, expected at least half of the plan's"):
+        sides(10, 10, 10)
+    thin = [1 if mm else 10 for mm in spacing]
+    assert sides(*thin) == tuple(thin)  # one slice is one slice
+
+
 def test_there_and_back(name, slice_axis, kept):
     label = blocks()
     geometry = Geometry(label.shape, AFFINES[name])

@@ -179,6 +179,11 @@ def test_files_of_names(tmp_path: Path) -> None:
             "--val: got '-1', expected a count (4), a fraction (0.1 or 10%) or a file of case names",
         ),
         ({"labelled": "none.txt"}, "--labelled: got 'none.txt', expected a count"),
+        ({"labelled": "x" * 300}, "--labelled: got 'xxx"),  # longer than any name of a file
+        ({"labelled": "x\0"}, r"--labelled: got 'x\x00', expected a count"),
+        ({"labelled": "9" * 5000}, "--labelled: got '999"),  # more digits than Python takes for a number
+        ({"test": "0." + "1" * 5000}, "--test: got '0.111"),
+        ({"val": "9" * 5000 + "%"}, "--val: got '999"),
     ],
 )
 def test_mistakes_in_counts(kwargs: dict[str, str], message: str) -> None:
@@ -325,6 +330,10 @@ def test_folds_of_twenty_slices() -> None:
         *(
             ({"fold": wrong}, f"--fold: got '{wrong}', expected K/N with K from 1 to N and N from 3; 1/5 is the first")
             for wrong in ("0/5", "6/5", "1/2", "2", "one/five", "1/5/")
+        ),
+        *(
+            ({"fold": wrong}, f"--fold: got '{wrong:.90}")
+            for wrong in ("1" * 5000 + "/" + "2" * 5000, "1/" + "2" * 5000, "\u0661/\u0665")
         ),
     ],
 )

@@ -44,7 +44,7 @@ def shared(*words):
 def test_a_shard_is_every_nth_case():
     assert Shard.parse("2/3").of("abcdefg") == ["b", "e"]
     assert sorted(one for index in (1, 2, 3) for one in Shard(index, 3).of("abcdefg")) == list("abcdefg")
-    for text in ("0/3", "4/3", "1", "a/b", "1/3/4"):
+    for text in ("0/3", "4/3", "1", "a/b", "1/3/4", "1/9999999999", "\u0661/\u0663"):
         with pytest.raises(UserError, match=f"--shard: got '{text}', expected I/N"):
             Shard.parse(text)
 
@@ -117,6 +117,19 @@ def test_scores_of_shards_are_used_only_for_the_same_files_and_settings(study, w
     assert float(rows["case1"]["dice"]) == 1
     assert rows["case0"] == {row["case"]: row for row in rows_of(whole / "scores" / "metrics.csv")}["case0"]
     assert not (out / "shards").exists()
+
+
+def test_scores_of_shards_that_were_changed_are_refused(study, whole, tmp_path):
+    out = tmp_path / "out"
+    words = ("evaluate", whole / "predictions", study, "--out", out, "--quiet")
+    assert semiseg(*words, "--shard", "1/2")[0] == 0
+    part = out / "shards" / "1of2" / "scores.json"
+    part.write_text(part.read_text().replace('"dice": ', '"dice": 1'))
+    code, _, err = semiseg(*words)
+    assert code == 3
+    assert f"{part}: got LookupError('scores that were changed'), expected scores of a shard; remove it" in err
+    part.unlink()
+    assert semiseg(*words)[0] == 0
 
 
 def test_a_shard_that_fails_says_why(study, run_folder, tmp_path):

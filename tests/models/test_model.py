@@ -47,6 +47,7 @@ def test_a_head_for_other_classes_starts_anew(folder, plan):
         ("[]", r"model.json: TypeError.*expected a model's description; export it again"),
         ('{"format": 1}', r"model.json: KeyError\('plan'\)"),
         ('{"format": 99, "plan": {}}', "model.json: got format 99, expected 1"),
+        ('{"format": 1, "plan": [1]}', r"model.json: plan: got \[1\], input should be a valid dictionary"),
     ],
 )
 def test_another_description_is_refused(folder, description, message):
@@ -60,6 +61,7 @@ def test_another_description_is_refused(folder, description, message):
     [
         (float("nan"), "got values in head.bias that are not finite, expected numbers; export the model again"),
         (float("inf"), "got values in head.bias that are not finite"),
+        (torch.full((3,), 1e300, dtype=torch.float64), "got values in head.bias that are not finite"),
         (torch.tensor([1, 2, 3]), "got head.bias of type int64, expected float32"),
         (torch.tensor([True, False, True]), "got head.bias of type bool, expected float32"),
     ],
@@ -71,6 +73,15 @@ def test_weights_that_cannot_predict_are_refused(folder, value, message):
     save_file(weights, folder / "model.safetensors")
     with pytest.raises(InputError, match=message):
         load_model(folder)
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.float64, torch.float8_e4m3fn])
+def test_weights_of_another_precision_are_taken(folder, kind):
+    weights = load_file(folder / "model.safetensors")
+    save_file({name: weight.to(kind) for name, weight in weights.items()}, folder / "model.safetensors")
+    loaded = load_model(folder).network.state_dict()
+    for name, weight in weights.items():
+        assert torch.equal(loaded[name], weight.to(kind).to(weight.dtype))
 
 
 def test_weights_that_do_not_fit_are_refused(folder):
@@ -96,6 +107,23 @@ def test_a_roam_unet_of_before_its_up_sampling_was_normalised_is_refused_in_word
         load_model(tmp_path / "model")
     with pytest.raises(InputError, match=message):
         start_from(build_network(plan), tmp_path / "model")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ([1], "model.json: plan: got"),
+        ({"classes": {"background": 0, "a": 2**40}}, "model.json: plan.classes.a: got 1099511627776"),
+        ({"network": {"widths": [2**20, 2**20], "strides": [[2, 2, 2]]}}, "of shape .* as this network has; export"),
+    ],
+)
+def test_a_description_that_no_file_of_ours_has_is_refused_before_a_network_is_built(folder, changes, message):
+    """The last one would take 100 TB."""
+    values = json.loads((folder / "model.json").read_text())
+    values["plan"] = values["plan"] | changes if isinstance(changes, dict) else changes
+    (folder / "model.json").write_text(json.dumps(values))
+    with pytest.raises(InputError, match=message):
+        load_model(folder)
 
 
 def test_a_path_without_a_model(tmp_path, folder):

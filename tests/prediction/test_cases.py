@@ -349,3 +349,11 @@ def test_hdf5_gives_nifti(tmp_path):
     written = nib.load(tmp_path / "out" / "1000.nii.gz")
     np.testing.assert_array_equal(np.asarray(written.dataobj), np.array(list(CLASSES.values()))[label])
     assert nib.aff2axcodes(written.affine) == ("A", "I", "L")
+
+
+def test_a_patch_that_no_machine_holds_is_told_before_anything_is_set_aside(tmp_path):
+    """On a system that promises memory which it does not have, the process would be killed."""
+    model = LoadedModel(Thresholds(), plain_plan(patch=(2**20, 2**20, 2**10)), "model")
+    case = Case("a", (write_nifti(tmp_path / "a.nii.gz", np.zeros((4, 5, 6), np.float32)),))
+    with pytest.raises(OutOfMemory, match=r"plan: got a patch and batch that need at least .*e\+08 GB"):
+        predict_cases([model], [case], tmp_path / "out", device="cpu")

@@ -25,11 +25,12 @@ from semiseg.manifest import BEGUN, claim
 from semiseg.methods.own import flags_for, refuse_other_file
 from semiseg.processes import default_workers
 from semiseg.runs.folder import RunFolder
-from semiseg.settings import Settings, flat
+from semiseg.settings import Settings, flat, shown
 
 BASELINE = "supervised"
 DEFAULT_METHODS = ("supervised", "roam", "equireg")
 DEFAULT_RUNS, DEFAULT_UPPER_RUNS = 9, 3
+MOST_RUNS = 10_000
 ALL = "all"
 """In place of a number of labels: every label there is."""
 UPPER_BUDGETS = (1, 2)
@@ -59,8 +60,8 @@ class BenchSettings(Settings):
     """Name to `name` and all settings of the method; of one's own the file's hash too."""
     labelled: tuple[Annotated[str, AfterValidator(_count)], ...] = Field(min_length=1)
     """Numbers or fractions of labelled groups, as `train --labelled` takes them."""
-    runs: int = Field(default=DEFAULT_RUNS, ge=1)
-    upper_runs: int = Field(default=DEFAULT_UPPER_RUNS, ge=0)
+    runs: int = Field(default=DEFAULT_RUNS, ge=1, le=MOST_RUNS)
+    upper_runs: int = Field(default=DEFAULT_UPPER_RUNS, ge=0, le=MOST_RUNS)
     """Replicates of the upper bound; it has no draw, so only the seed differs."""
 
     @classmethod
@@ -205,8 +206,11 @@ def bench_settings(
     values = dict(values)
     own = values.pop("methods", None) or {}
     if not isinstance(own, Mapping):
-        raise UserError(f"methods: got {own!r}, expected `NAME: {{settings}}`; list names with --methods")
+        raise UserError(f"methods: got {shown(own)}, expected `NAME: {{settings}}`; list names with --methods")
     single = values.pop("method", {})
+    for name, one in {**own, "method": single}.items():
+        if not isinstance(one or {}, Mapping) or not isinstance((one or {}).get("name", ""), str):
+            raise UserError(f"{name}: got {shown(one)}, expected settings of a method, `KEY: value`; correct them")
     described = {str(name): {"name": name, **(given or {})} for name, given in own.items()}
     chosen = list(methods or described or DEFAULT_METHODS)
     if single and single.get("name") not in (BASELINE, *chosen):
@@ -217,7 +221,8 @@ def bench_settings(
     defaults = {"labelled": (), "runs": DEFAULT_RUNS, "upper_runs": DEFAULT_UPPER_RUNS}
     listed = {name: values.pop(name, default) for name, default in defaults.items()}
     given = listed | {name: flag for name, flag in flags.items() if flag is not None}
-    counts = list(map(str, given["labelled"]))
+    asked = given["labelled"] or ()
+    counts = list(map(str, asked if isinstance(asked, list | tuple) else [asked]))
     given |= {
         "methods": {name: described.get(name, {"name": name}) for name in dict.fromkeys((BASELINE, *chosen))},
         "labelled": tuple(dict.fromkeys(counts)),

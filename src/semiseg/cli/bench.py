@@ -34,6 +34,7 @@ from semiseg.cli.flags import (
     Workers,
 )
 from semiseg.cli.values import PlanFlags, ScanFlags, SettingsFlags, TrainingFlags, assigned, compared, listed, values_of
+from semiseg.errors import UserError
 from semiseg.progress import set_quiet
 
 
@@ -76,6 +77,7 @@ def bench(
     from semiseg.bench.grid import bench_settings
     from semiseg.bench.lines import table
     from semiseg.jobs.launchers import launcher_named
+    from semiseg.settings import shown
 
     set_quiet(quiet)
     values = values_of(
@@ -90,7 +92,9 @@ def bench(
         TrainingFlags(method=None, steps=steps, precision=None, seed=None, init=None, score=None),
     )  # fmt: skip
     names, values = compared(methods, values)
-    kept = values.pop("slurm", {})  # of a file that serves elsewhere too
+    kept = values.pop("slurm", None) or {}  # of a file that serves elsewhere too
+    if not isinstance(kept, dict):
+        raise UserError(f"slurm: got {shown(kept)}, expected `KEY: value` lines, such as `partition: gpu`")
     on_slurm = (kept if launcher == "slurm" else {}) | assigned(slurm, "--slurm")
     settings = bench_settings(values, methods=names, labelled=listed(labelled), runs=runs, upper_runs=upper_runs)
     where = launcher_named(launcher, jobs, out / "slurm", device=device, scheduler=scheduler, slurm=on_slurm)

@@ -38,7 +38,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable result on
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Do finished work again.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress.")]
 LauncherName = Annotated[str, typer.Option("--launcher", help="local, slurm or dask.")]
-Jobs = Annotated[int | None, typer.Option(min=1, help="At the same time; default: GPUs, else cores.")]
+Jobs = Annotated[int | None, typer.Option(min=1, max=10_000, help="At the same time; default: GPUs, else cores.")]
 Scheduler = Annotated[str | None, typer.Option(help="Address of a dask scheduler; default: one is started here.")]
 Slurm = Annotated[list[str] | None, typer.Option(help="One setting, such as partition=gpu. Repeatable.")]
 ShardFlag = Annotated[str | None, typer.Option("--shard", help="I/N: only every N-th scan, from the I-th on.")]

@@ -156,14 +156,16 @@ def assigned(assignments: list[str] | None, flag: str = "--set") -> dict[str, st
 
 def values_set(assignments: list[str] | None) -> dict[str, Any]:
     """`dotted.key: value` of every --set, whose values are YAML."""
-    import yaml
+    from semiseg.files import parse_yaml
 
     given: dict[str, Any] = {}
     for key, value in assigned(assignments).items():
         try:
-            given[key] = yaml.safe_load(value)
-        except yaml.YAMLError:
-            raise UserError(f"--set {key}: got {value!r}, expected a YAML value, such as 3, true or [1, 2]") from None
+            given[key] = parse_yaml(value)
+        except ValueError:
+            raise UserError(
+                f"--set {key}: got {value!r:.200}, expected a YAML value, such as 3, true or [1, 2]"
+            ) from None
     return given
 
 

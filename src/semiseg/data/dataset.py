@@ -6,10 +6,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from semiseg.errors import InputError
+from semiseg.settings import is_text
+
+LONGEST_NAME = 230
+"""Bytes of a case's name: 255 that a file's may have, less `001_` and `_uncertainty.nii.gz`, the longest of what
+is put around it."""
+
 
 @dataclass(frozen=True)
 class Case:
-    """One scan. `images` holds one file per channel; `label` is None for an unlabelled scan."""
+    """One scan. `images` holds one file per channel; `label` is None for an unlabelled scan.
+
+    Raises InputError for names that files of results could not have, or hold.
+    """
 
     name: str
     images: tuple[Path, ...]
@@ -22,6 +32,18 @@ class Case:
     @property
     def group_name(self) -> str:
         return self.group or self.name
+
+    def __post_init__(self) -> None:
+        files = [*self.images, *([] if self.label is None else [self.label])]
+        where = ascii(str(files[0] if files else self.name))
+        for text in (self.name, self.group, *map(str, files)):
+            if not is_text(text) or "\0" in text:
+                raise InputError(f"{where}: got the name {text!a}, expected text in UTF-8; rename it (see `convmv`)")
+        if len(self.name.encode()) > LONGEST_NAME:
+            raise InputError(
+                f"{where:.300}: got a case name of {len(self.name.encode())} bytes ({self.name[:40]!r}...), expected "
+                f"at most {LONGEST_NAME}, as files of results are called after it; rename the scan"
+            )
 
 
 @dataclass(frozen=True)

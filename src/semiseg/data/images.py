@@ -19,7 +19,6 @@ import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from os.path import isfile
 from pathlib import Path
 from typing import Any, Literal
 
@@ -31,7 +30,7 @@ from PIL import Image
 
 from semiseg.colours import Colour, value_colours
 from semiseg.errors import InputError, MissingExtra
-from semiseg.files import replacing
+from semiseg.files import is_there, replacing
 from semiseg.types import Geometry
 
 _FORMATS = {
@@ -138,7 +137,7 @@ def read_label(path: Path) -> Scan:
 def _read(path: Path, role: _Role) -> Scan:
     path = Path(path)
     kind = _FORMATS.get(scan_ending(path))
-    if not isfile(path):  # not Path.is_file, which raises for a name that is too long
+    if not is_there(path) or not path.is_file():
         raise BadFile(path, "no such file", f"a {kind or 'scan'} file", "restore it or leave the case out")
     if kind is None:
         raise BadFile(path, f"ending {path.suffix!r}", f"one of {', '.join(ENDINGS)}", "convert it to NIfTI")

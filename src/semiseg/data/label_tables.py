@@ -10,6 +10,7 @@ QuickNAT's order. The numbers are facts of three numberings:
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -17,8 +18,10 @@ from typing import Any
 
 from semiseg.data.dataset import Case, Dataset
 from semiseg.data.facts import LabelFacts, case_facts
+from semiseg.data.label_values import is_label_value
 from semiseg.errors import InputError, UserError
 from semiseg.files import read_yaml
+from semiseg.settings import shown
 
 Table = Mapping[str, tuple[int, ...]]
 """Class name to the values in label files that it unites; predictions hold the first."""
@@ -177,10 +180,10 @@ def _read_table(path: Path) -> tuple[Table, bool]:
         raise InputError(f"{path}: got no table, expected lines `name: value` or `name: [values]`; write one")
     other = document.pop("other", None)
     if other not in (None, "background"):
-        raise InputError(f"{path}: got other: {other!r}, expected `other: background` or no such line; correct it")
+        raise InputError(f"{path}: got other: {shown(other)}, expected `other: background` or no such line; correct it")
     table = {str(name): _values(path, name, values) for name, values in document.items()}
     listed = [value for values in table.values() for value in values]
-    if repeated := sorted({value for value in listed if listed.count(value) > 1}):
+    if repeated := sorted(value for value, count in Counter(listed).items() if count > 1):
         raise InputError(f"{path}: got value {repeated[0]} twice, expected each in one class; remove one")
     background = next((name for name, values in table.items() if 0 in values), "background")
     if background in table:
@@ -194,6 +197,8 @@ def _read_table(path: Path) -> tuple[Table, bool]:
 
 def _values(path: Path, name: Any, values: Any) -> tuple[int, ...]:
     listed = values if isinstance(values, list) else [values]
-    if not listed or not all(type(value) is int for value in listed):
-        raise InputError(f"{path}: got {values!r} for class {name!r}, expected a whole number or a list of them")
+    if not listed or not all(map(is_label_value, listed)):
+        raise InputError(
+            f"{path}: got {shown(values)} for class {shown(name)}, expected a whole number of 32 bits or a list of them"
+        )
     return tuple(listed)

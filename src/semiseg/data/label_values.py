@@ -5,10 +5,20 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from itertools import groupby
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
 
 import numpy as np
 from jaxtyping import Int
+from pydantic import Field
+
+LOWEST, HIGHEST = -(2**31), 2**31 - 1
+MOST_IN_A_RANGE = 2**16
+LabelValue = Annotated[int, Field(ge=LOWEST, le=HIGHEST)]
+"""What label files hold as they are read: 32 bits."""
+
+
+def is_label_value(value: Any) -> bool:
+    return type(value) is int and LOWEST <= value <= HIGHEST
 
 
 class Declared(Protocol):
@@ -80,8 +90,13 @@ def one_by_one(relabel: Any) -> Any:
 def _spread(text: str) -> list[int]:
     values: list[int] = []
     for part in text.split(","):
-        match = re.fullmatch(r"\s*(-?\d+)(?:-(-?\d+))?\s*", part)
+        match = re.fullmatch(r"\s*(-?[0-9]{1,10})(?:-(-?[0-9]{1,10}))?\s*", part)
         if not match:
-            raise ValueError(f"got {text!r}, expected values and ranges, as in '1000-1035, 11100'; correct it")
-        values += range(int(match[1]), int(match[2] or match[1]) + 1)
+            raise ValueError(f"got {text!r:.200}, expected values and ranges, as in '1000-1035, 11100'; correct it")
+        first, last = int(match[1]), int(match[2] or match[1])
+        if not 0 <= last - first < MOST_IN_A_RANGE:
+            raise ValueError(
+                f"got {part.strip()!r}, expected a range that rises, by less than {MOST_IN_A_RANGE}; correct it"
+            )
+        values += range(first, last + 1)
     return values

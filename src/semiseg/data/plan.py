@@ -9,18 +9,23 @@ from unicodedata import category
 
 from pydantic import BeforeValidator, Field
 
-from semiseg.data.label_values import listed, one_by_one
+from semiseg.data.label_values import LabelValue, listed, one_by_one
 from semiseg.files import read_json, write_json
 from semiseg.networks.network_plan import NetworkPlan, require
 from semiseg.settings import Settings
 from semiseg.transforms.augment import Augmentation
 
+MOST_PATCHES, MOST_GB = 2**20, 1e5
+_MOST_VOXELS = 2**30
+"""Along an axis. More of any of these, and a number was misread."""
 _WHOLE = ("classes", "relabel", "regions")
 _PREPROCESSING = (
     "slice_axis", "spacing_mm", "crop_nonzero", "crop_box", "bias_correction", "resize", "mask_zeros", "normalisation",
 )  # fmt: skip
-_Length = Annotated[float, Field(gt=0)]
-_Side = Annotated[int, Field(ge=1)]
+_Length = Annotated[float, Field(ge=1e-6, le=1e6)]
+_Side = Annotated[int, Field(ge=1, le=_MOST_VOXELS)]
+_Grey = Annotated[float, Field(ge=-1e30, le=1e30)]
+_End = Annotated[int, Field(le=_MOST_VOXELS)]
 
 
 class Normalisation(Settings):
@@ -31,10 +36,10 @@ class Normalisation(Settings):
     (over non-zero voxels with `crop_nonzero` or `mask_zeros`). window: clip to [low, high], then (x - mean) /
     deviation; the same numbers for all scans, for CT. equalise: the rank of each non-zero voxel among them, in
     (0, 1]; zeros stay 0."""
-    low: float = 0.0
-    high: float = 1.0
-    mean: float = 0.0
-    deviation: float = 1.0
+    low: _Grey = 0.0
+    high: _Grey = 1.0
+    mean: _Grey = 0.0
+    deviation: float = Field(default=1.0, ge=1e-30, le=1e30)
     eight_bit: bool = False
     """With `window`: a scan whose values all lie in 0 to 255 (or 0 to 1) is taken as windowed already, 0 for `low`
     and 255 (or 1) for `high`."""
@@ -63,16 +68,16 @@ class Plan(Settings):
     reason: str = ""
     """Why 2-D or 3-D, in words."""
     channels: tuple[str, ...]
-    classes: dict[str, int]
+    classes: dict[str, LabelValue]
     """Name to value in the label files. The order is the network's; the first is the background."""
-    ignore: int | None = None
+    ignore: LabelValue | None = None
     """Value in the label files that means 'not annotated'."""
-    relabel: Annotated[dict[int, int], BeforeValidator(one_by_one)] = Field(default_factory=dict)
+    relabel: Annotated[dict[LabelValue, LabelValue], BeforeValidator(one_by_one)] = Field(default_factory=dict)
     """Further values in the label files, and the value of `classes` that each stands for. In plan.json, the other way
     round and with ranges: `{"3": "1000-1035, 11100"}`."""
     other_is_background: bool = False
     """Values in the label files that are none of all these stand for the background."""
-    regions: dict[str, tuple[int, ...]] = Field(default_factory=dict)
+    regions: dict[str, tuple[LabelValue, ...]] = Field(default_factory=dict)
     """Name to the values of `classes` that it unites, such as whole tumour: (1, 2, 4)."""
     train_on: Literal["classes", "regions"] = "classes"
     """What the supervised loss compares: every class, or every region, whose probability is its classes' sum."""
@@ -84,7 +89,7 @@ class Plan(Settings):
     what shape voxels have on average, for augmentation."""
     crop_nonzero: bool = False
     """Crop each scan to the box of voxels that are not zero in any channel before anything else."""
-    crop_box: tuple[tuple[int, int] | None, tuple[int, int] | None, tuple[int, int] | None] = (None, None, None)
+    crop_box: tuple[tuple[_End, _End] | None, tuple[_End, _End] | None, tuple[_End, _End] | None] = (None, None, None)
     """Per RAS axis, the voxels of the scan to keep (first, one past the last), instead of what `crop_nonzero` finds.
     Clipped to the scan; None leaves the axis to `crop_nonzero`."""
     bias_correction: bool = False
@@ -96,19 +101,19 @@ class Plan(Settings):
     nowhere else, and terms on unlabelled scans leave them out."""
     normalisation: tuple[Normalisation, ...]
     """One per channel."""
-    patch: tuple[int, ...]
+    patch: tuple[_End, ...]
     """Voxels per spatial axis of the network."""
-    batch: int = Field(ge=1)
+    batch: int = Field(ge=1, le=MOST_PATCHES)
     """Labelled patches a step."""
-    unlabelled_batch: int = Field(ge=0)
+    unlabelled_batch: int = Field(ge=0, le=MOST_PATCHES)
     """Unlabelled patches a step, for methods that use them."""
     foreground_share: float = Field(default=1 / 3, ge=0, le=1)
     """Share of labelled patches centred on a voxel of a random foreground class."""
-    overlap: float = Field(default=0.5, ge=0, lt=1)
+    overlap: float = Field(default=0.5, ge=0, le=0.9)
     """Of neighbouring windows in prediction."""
     network: NetworkPlan = NetworkPlan()
     augmentation: Augmentation = Augmentation()
-    memory_gb: float = Field(default=8.0, gt=0)
+    memory_gb: float = Field(default=8.0, gt=0, le=MOST_GB)
     """The budget that patch and batch were chosen for."""
     fingerprint: dict[str, Any] = Field(default_factory=dict)
     """What was measured on the scans that are not test scans; for reading, never used again."""

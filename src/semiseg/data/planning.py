@@ -86,7 +86,26 @@ def plan_from(
         "memory_gb": memory_gb,
         "fingerprint": fingerprint.summary(),
     }
-    return Plan.checked(merged(values, given), "plan")
+    plan = Plan.checked(merged(values, given), "plan")
+    require_budget(plan, "plan")
+    return plan
+
+
+def require_budget(plan: Plan, where: str) -> None:
+    """Raise UserError, naming the key as `where.key`, if a step of training would need more than the plan's memory."""
+    needed = plan_memory_gb(plan)
+    if needed > plan.memory_gb:
+        raise UserError(
+            f"{where}.memory_gb: got {plan.memory_gb:g} for patch {plan.patch}, batch {plan.batch} and "
+            f"unlabelled_batch {plan.unlabelled_batch}, expected at least {needed:.3g}; raise it (--memory-gb, or "
+            f"memory_gb in a plan file), or lower batch, patch or network.widths"
+        )
+
+
+def plan_memory_gb(plan: Plan) -> float:
+    """Of a step of training; see `training_memory_gb`."""
+    patches = plan.batch + plan.unlabelled_batch
+    return training_memory_gb(plan.patch, patches, plan.network, len(plan.channels), len(plan.classes))
 
 
 def training_memory_gb(patch: Sequence[int], patches: int, network: NetworkPlan, channels: int, classes: int) -> float:
@@ -167,6 +186,7 @@ def _space(sizes: Any, own: Any, dims: str, asked: Mapping[str, Any]) -> _Space:
         slice_axis = axis
     if slice_axis is not None:
         reason += f"; slices are taken across the axis {DIRECTIONS[slice_axis]}"
+    _require_spacing(asked.get("spacing_mm", ()), sizes * own)
     resized = [axis for axis, voxels in enumerate(asked.get("resize", ())) if voxels is not None]
     voxels = np.array([asked["resize"][axis] for axis in resized])
     own = own.copy()
@@ -178,6 +198,17 @@ def _space(sizes: Any, own: Any, dims: str, asked: Mapping[str, Any]) -> _Space:
     extent[resized] = voxels
     axes = [axis for axis in range(3) if axis != slice_axis]
     return _Space(chosen, slice_axis, reason, spacing, np.ceil(extent - 0.01)[axes], target[axes])
+
+
+def _require_spacing(spacing_mm: Sequence[float | None], extents_mm: Any) -> None:
+    """extents_mm: one row a scan. Raises UserError for a spacing of which a typical scan has not even one voxel."""
+    for axis, mm in enumerate(spacing_mm):
+        most = float(np.median(extents_mm[:, axis]))
+        if mm is not None and mm > most:
+            raise UserError(
+                f"plan.spacing_mm.{axis}: got {mm:g}, expected at most {most:.4g}, which is how far scans reach "
+                f"{DIRECTIONS[axis]}; correct it"
+            )
 
 
 def _target_spacing(own: Any, slice_axis: int | None, coarse_axis: int | None) -> tuple[float | None, ...]:

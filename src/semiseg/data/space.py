@@ -177,8 +177,15 @@ def _mark_outside(image: Float[np.ndarray, "c x y z"], picture: Bool[np.ndarray,
 def _target_shape(shape: Sequence[int], spacing_mm: Sequence[float], plan: Plan) -> tuple[int, int, int]:
     """Per RAS axis: what `resize` says, or as many voxels of the target spacing as come closest to the extent.
 
-    Raises InputError for more than MOST_VOXELS: the spacing of the scan, or of the plan, is a mistake.
+    Raises InputError for more than MOST_VOXELS, and where nothing of several voxels is left: the spacing of the scan,
+    or of the plan, is a mistake.
     """
+    for axis, (voxels, own, target) in enumerate(zip(shape, spacing_mm, plan.spacing_mm, strict=True)):
+        if target is not None and plan.resize[axis] is None and voxels > 1 and voxels * own < target / 2:
+            raise InputError(
+                f"got {voxels} voxels of {own:.4g} mm along axis {axis}, expected at least half of the plan's "
+                f"{target:.4g} mm together; correct the affine of the scan, or plan.spacing_mm"
+            )
     x, y, z = (
         fixed or (voxels if target is None else max(1, round(voxels * own / target)))
         for fixed, voxels, own, target in zip(plan.resize, shape, spacing_mm, plan.spacing_mm, strict=True)

@@ -15,10 +15,10 @@ from typing import Any
 
 from semiseg.data.dataset import Case, Dataset
 from semiseg.errors import InputError, UserError
-from semiseg.files import read_json, write_json
+from semiseg.files import is_there, read_json, write_json
 
-_SHARE = re.compile(r"\d+|(\d+\.\d*|\.\d+)|(\d+\.?\d*|\.\d+)%")
-"""A count, a fraction with a point, or a percentage."""
+_SHARE = re.compile(r"[0-9]{1,9}|([0-9]{1,9}\.[0-9]{0,9}|\.[0-9]{1,9})|([0-9]{1,9}\.?[0-9]{0,9}|\.[0-9]{1,9})%")
+"""A count, a fraction with a point, or a percentage. More digits mean nothing, and some thousands are no number."""
 
 
 @dataclass(frozen=True)
@@ -160,10 +160,12 @@ def _fold(spec: str | None, pool: list[str], test: str | None, val: str | None) 
     for flag, other in (("--test", test), ("--val", val)):
         if other is not None:
             raise UserError(f"--fold: got {spec!r} together with {flag} {other}, expected one of them; leave one out")
-    match = re.fullmatch(r"(\d+)/(\d+)", spec)
+    match = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", spec)
     fold, folds = (int(match[1]), int(match[2])) if match else (0, 0)
     if not 1 <= fold <= folds or folds < 3:  # of two, nothing would be left to train on
-        raise UserError(f"--fold: got {spec!r}, expected K/N with K from 1 to N and N from 3; 1/5 is the first of five")
+        raise UserError(
+            f"--fold: got {spec!r:.100}, expected K/N with K from 1 to N and N from 3; 1/5 is the first of five"
+        )
     if folds > len(pool):
         raise UserError(
             f"--fold: got {spec!r}, expected at most {len(pool)} folds, one a group with labels; ask for fewer"
@@ -241,10 +243,10 @@ def _names(spec: str | None, name: str, cases: Sequence[Case], base: Path) -> se
     """The case names in the file that `spec` names; None if it is a count or a fraction."""
     if spec is None or _SHARE.fullmatch(spec):
         return None
-    path = next((path for path in (Path(spec), base / spec) if path.is_file()), None)
+    path = next((path for path in (Path(spec), base / spec) if is_there(path) and path.is_file()), None)
     if path is None:
         raise UserError(
-            f"--{name}: got {spec!r}, expected a count (4), a fraction (0.1 or 10%) or a file of case names; "
+            f"--{name}: got {spec!r:.100}, expected a count (4), a fraction (0.1 or 10%) or a file of case names; "
             "no such file"
         )
     try:

@@ -16,10 +16,10 @@ from semiseg.data.facts import ImageFacts, all_facts
 from semiseg.data.intensities import AS_WINDOWED, windowed_already
 from semiseg.data.label_tables import numbered
 from semiseg.data.plan import Plan, for_every_channel, merged
-from semiseg.data.planning import make_plan
+from semiseg.data.planning import make_plan, plan_memory_gb, require_budget
 from semiseg.data.prepare import PreparedCase, prepare_cases
 from semiseg.data.splits import Splits, make_splits
-from semiseg.devices import chosen_device, peak_memory_gb
+from semiseg.devices import chosen_device, peak_memory_gb, require_memory
 from semiseg.draws import seed_of
 from semiseg.errors import InputError, UserError
 from semiseg.experiments.run_settings import DataConfig, RunSettings, method_settings
@@ -38,6 +38,9 @@ from semiseg.settings import flat
 from semiseg.training.fit import fit
 from semiseg.training.launch import adopt_slurm, is_main_process
 from semiseg.training.session import Cases
+
+SLACK = 2
+"""What a step needs by the plan's estimate may be as many times less: in 16 bits, and with swap."""
 
 
 def checked_splits(data: DataConfig, workers: int, saved: Path | None = None) -> tuple[Dataset, Splits, CheckReport]:
@@ -194,7 +197,7 @@ def _train(
         refuse_changed(folder.provenance, labelled_by)
     plan = Plan.load(folder.plan) if begun else _plan_of(settings, dataset, splits, workers)
     _say_windowed(splits, plan, workers)
-    chosen_device(device)
+    require_memory(chosen_device(device), plan_memory_gb(plan) / SLACK, "plan")
     torch.manual_seed(seed_of(settings.seed, "initialisation"))
     network = build_network(plan)
     if settings.init:
@@ -283,7 +286,9 @@ def _plan_from_file(settings: RunSettings, path: str) -> Plan:
 
 def _plan_of(settings: RunSettings, dataset: Dataset, splits: Splits, workers: int) -> Plan:
     if settings.plan_file:
-        return _plan_from_file(settings, settings.plan_file)
+        plan = _plan_from_file(settings, settings.plan_file)
+        require_budget(plan, settings.plan_file)
+        return plan
     return make_plan(
         dataset,
         splits,

@@ -11,13 +11,13 @@ from pydantic import Field
 from semiseg.data.dataset import Dataset
 from semiseg.data.label_tables import choose_table, numbered
 from semiseg.data.layouts import open_dataset
-from semiseg.data.plan import merged
+from semiseg.data.plan import MOST_GB, merged
 from semiseg.data.planning import Dims
 from semiseg.errors import InputError, UserError
 from semiseg.experiments.recipes import load_recipe
 from semiseg.files import read_yaml
 from semiseg.methods.own import file_of, method_named
-from semiseg.settings import WORD, Settings
+from semiseg.settings import WORD, Settings, shown
 from semiseg.training.session import TrainingConfig
 
 
@@ -73,7 +73,7 @@ class RunSettings(Settings):
     plan_file: str | None = None
     """A plan to use instead of making one."""
     dims: Annotated[Dims, WORD] = "auto"
-    memory_gb: float = Field(default=8.0, gt=0)
+    memory_gb: float = Field(default=8.0, gt=0, le=MOST_GB)
     """Budget that patch and batch are chosen for."""
     unlabelled_ratio: float | None = Field(default=None, gt=0)
     """Unlabelled patches for each labelled one, where the plan is made; 1 unless told."""
@@ -112,6 +112,11 @@ def read_settings(config: Path | None, assignments: Mapping[str, Any]) -> dict[s
             raise UserError(f"--config {config}: expected `key: value` lines")
         if isinstance(values.get("method"), str):
             values["method"] = {"name": values["method"]}
+        for group in ("data", "method", "plan", "training"):
+            if not isinstance(values.get(group, {}), Mapping):
+                raise UserError(
+                    f"--config {config}: got {shown(values[group])} as {group}, expected `key: value` lines"
+                )
     if recipe := assignments.get("recipe", values.get("recipe")):
         values = _on_recipe(load_recipe(str(recipe)).settings, values, assignments)
     for key, value in assignments.items():

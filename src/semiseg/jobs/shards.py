@@ -28,9 +28,9 @@ class Shard:
 
     @classmethod
     def parse(cls, text: str) -> Shard:
-        found = re.fullmatch(r"(\d+)/(\d+)", text)
+        found = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", text)
         if not found or not 1 <= int(found[1]) <= int(found[2]):
-            raise UserError(f"--shard: got {text!r}, expected I/N with I from 1 to N, such as 1/4")
+            raise UserError(f"--shard: got {text!r:.100}, expected I/N with I from 1 to N, such as 1/4")
         return cls(int(found[1]), int(found[2]))
 
     def of(self, items: Sequence[T]) -> list[T]:

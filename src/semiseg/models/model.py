@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -13,8 +13,8 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from semiseg.data.plan import Plan
-from semiseg.errors import InputError
-from semiseg.files import read_json, replacing, write_json
+from semiseg.errors import InputError, UserError
+from semiseg.files import is_there, read_json, replacing, write_json
 from semiseg.networks import network_from
 from semiseg.networks.ensemble import Ensemble, members
 from semiseg.runs.checkpoint import read_checkpoint, read_weights, require_alike
@@ -50,7 +50,7 @@ def load_model(path: Path, checkpoint: Literal["best", "last"] | None = None) ->
     run = RunFolder(path)
     if run.config.exists():
         if checkpoint is not None:
-            return _assemble(checkpoint_weights(run, checkpoint), Plan.load(run.plan), path)
+            return _assemble(checkpoint_weights(run, checkpoint), _plan_of(run), path)
         if not (run.model / "model.json").exists():
             raise InputError(
                 f"{path}: got a run that is not finished, expected one with a model; "
@@ -75,7 +75,7 @@ def load_model(path: Path, checkpoint: Literal["best", "last"] | None = None) ->
             f"{description}: got networks {listed}, expected those of model.safetensors, {members(weights)}; "
             "export it again"
         )
-    return _assemble(weights, Plan.checked(plan, where=f"{description}: plan"), path)
+    return _assemble(weights, _checked(lambda: Plan.checked(plan, where=f"{description}: plan")), path)
 
 
 def load_teacher_and_student(path: Path) -> tuple[LoadedModel, LoadedModel] | None:
@@ -84,7 +84,7 @@ def load_teacher_and_student(path: Path) -> tuple[LoadedModel, LoadedModel] | No
     newest = run.newest_checkpoint() if run.config.exists() else None
     if newest is None or newest.facts["predictor"] != "average":
         return None
-    plan = Plan.load(run.plan)
+    plan = _plan_of(run)
     teacher, student = (_assemble(newest.part(f"method.{name}"), plan, path) for name in ("average", "network"))
     return teacher, student
 
@@ -100,13 +100,13 @@ def model_facts(path: Path) -> dict[str, Any]:
 
 
 def _located(path: Path) -> Path:
-    if path.exists():
+    if is_there(path):
         return path
     shipped = sorted(folder.name for folder in BUNDLES.iterdir())
     if str(path) in shipped:
         return BUNDLES / path
     raise InputError(
-        f"{path}: got no such run or model, expected one, or the name of a model that comes with semiseg "
+        f"{str(path)[:300]}: got no such run or model, expected one, or the name of a model that comes with semiseg "
         f"({', '.join(shipped)}); check the path"
     )
 
@@ -144,7 +144,24 @@ def start_from(network: nn.Module, path: Path) -> list[str]:
     return left
 
 
+def _plan_of(run: RunFolder) -> Plan:
+    return _checked(lambda: Plan.load(run.plan))
+
+
+def _checked(read: Callable[[], Plan]) -> Plan:
+    """A plan that was written, not typed: what is wrong with it is damage."""
+    try:
+        return read()
+    except UserError as error:
+        raise InputError(str(error)) from None
+
+
 def _assemble(weights: Mapping[str, Tensor], plan: Plan, path: Path) -> LoadedModel:
+    if not plan.network.from_monai:  # first without content: a plan can describe more weights than fit into memory
+        with torch.device("meta"):
+            described = [build_network(plan) for _ in members(weights) or [""]]
+        expected = (Ensemble(described) if members(weights) else described[0]).state_dict()
+        require_alike(path, weights, expected, "export the model again")
     with torch.random.fork_rng(devices=[]):  # initial weights are about to be replaced: leave the generator alone
         alike = [build_network(plan) for _ in members(weights)]
         network = Ensemble(alike) if alike else build_network(plan)

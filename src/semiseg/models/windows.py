@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from semiseg.data.plan import Plan
+from semiseg.devices import require_memory
 from semiseg.networks.frozen import forward_frozen
 from semiseg.transforms.warp import Warp
 
@@ -38,6 +40,7 @@ def predict_probabilities(
     predictions warped back. No mirroring: training has none by default, and left is not right. Five times the
     work.
     """
+    require_memory(torch.device(device), window_memory_gb(plan), "plan")
     volume = torch.from_numpy(np.array(image, np.float32))
     items = volume.transpose(0, 1) if plan.dims == 2 else volume[None]
     total = _probabilities(network, items, plan, device)
@@ -50,6 +53,13 @@ def predict_probabilities(
             seen = seen + back(valid)
         total /= seen
     return total.transpose(0, 1) if plan.dims == 2 else total[0]
+
+
+def window_memory_gb(plan: Plan) -> float:
+    """What segmenting one patch needs at least: the patch, logits, probabilities, and what the first convolution of a
+    U-Net takes and gives."""
+    features = 2 * plan.network.widths[0] if plan.network.widths else 0
+    return 4e-9 * math.prod(plan.patch) * (len(plan.channels) + 2 * len(plan.classes) + features)
 
 
 def _probabilities(

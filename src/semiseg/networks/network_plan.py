@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
 from semiseg.errors import UserError
 from semiseg.settings import Settings
+
+_Number = Annotated[int, Field(le=2**40)]
+"""Products of a few stay floating-point numbers; memory ends long before."""
 
 
 class NetworkPlan(Settings):
@@ -18,20 +21,20 @@ class NetworkPlan(Settings):
 
     name: str = "unet"
     """unet, roam-unet, fcdensenet, or monai:CLASS for a class of `monai.networks.nets`."""
-    widths: tuple[int, ...] = ()
+    widths: tuple[_Number, ...] = ()
     """U-Nets: features at each resolution, finest first."""
-    strides: tuple[tuple[int, ...], ...] = ()
+    strides: tuple[tuple[_Number, ...], ...] = ()
     """U-Nets: down-sampling between consecutive resolutions, per spatial axis of the network."""
     norm: Literal["instance", "batch"] | None = None
     momentum: float = Field(default=0.1, gt=0, le=1)
     """Batch norm: share that a batch has in the running statistics (Keras calls 1 - it the momentum)."""
     epsilon: float = Field(default=1e-5, gt=0)
     """Batch norm: added to the variance."""
-    blocks: tuple[int, ...] = ()
+    blocks: tuple[Annotated[int, Field(le=1000)], ...] = ()
     """FC-DenseNet: layers of each dense block on the way down, finest first, the bottleneck last."""
-    growth: int = Field(default=0, ge=0)
+    growth: _Number = Field(default=0, ge=0)
     """FC-DenseNet: features that a dense layer adds."""
-    first: int = Field(default=0, ge=0)
+    first: _Number = Field(default=0, ge=0)
     """FC-DenseNet: features of the first convolution."""
     dropout: float = Field(default=0.0, ge=0, lt=1)
     """FC-DenseNet: share of each layer's output that is zeroed in training."""

@@ -16,6 +16,7 @@ from semiseg.data.label_tables import numbered
 from semiseg.data.layouts import brats, candi, covid, ibsr, malc, nnunet, plain, quicknat, table
 from semiseg.data.layouts.listing import add_cases, group_channels, has_suffixes, scan_files
 from semiseg.errors import InputError, UserError
+from semiseg.files import is_there
 
 LAYOUTS: tuple[ModuleType, ...] = (table, quicknat, covid, nnunet, malc, ibsr, candi, brats, plain)
 """In the order in which they are tried: the most explicit first."""
@@ -113,10 +114,10 @@ def add_unlabelled(dataset: Dataset, folder: Path | str) -> Dataset:
 def _locate(root: Path | str) -> Path:
     raw = os.environ.get("nnUNet_raw")  # noqa: SIM112  (the name that nnU-Net reads)
     places = [Path(root), *([Path(raw) / root] if raw else [])]
-    found = next((place for place in places if place.exists()), None)
+    found = next((place for place in places if is_there(place)), None)
     if found is None:
-        looked = " or ".join(map(str, places))
-        raise InputError(f"{root}: got no such file or folder, expected {looked}; check the path")
+        looked = " or ".join(str(place)[:200] for place in places)
+        raise InputError(f"{str(root)[:200]}: got no such file or folder, expected {looked}; check the path")
     return found
 
 

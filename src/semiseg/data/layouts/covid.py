@@ -154,8 +154,10 @@ def _from_pictures(stack: _Array, kind: type) -> Scan:
 def _array(path: Path) -> _Array:
     try:
         array: _Array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        found = f"an unreadable file ({str(error).splitlines()[0]})"
+        if not isinstance(array, np.ndarray):
+            raise TypeError("several arrays in one file")
+    except Exception as error:  # a header is a text of Python: what is wrong with it has many names
+        found = f"an unreadable file ({next(iter(str(error).splitlines()), type(error).__name__):.200})"
         raise BadFile(path, found, "a NumPy array of numbers", "copy or export it again") from None
     if array.ndim != 3 or 0 in array.shape or array.dtype.kind not in "biuf":
         found = f"{array.dtype} of shape {array.shape}"

@@ -10,8 +10,10 @@ from typing import Any
 
 from semiseg.data.dataset import Case
 from semiseg.data.images import ENDINGS, case_name, is_picture, scan_ending
+from semiseg.data.label_values import is_label_value
 from semiseg.errors import InputError
 from semiseg.files import read_json
+from semiseg.settings import is_text, shown
 
 _SUFFIXED = re.compile(r"(.+)_(\d{4})")
 
@@ -20,12 +22,15 @@ def scan_files(folder: Path) -> dict[str, Path]:
     """Case name to file for every scan in a folder, sorted; empty if there is no such folder.
 
     Hidden files (macOS leaves `._name` files on foreign disks) are passed over, and so are pictures beside a volume of
-    the same name: they show it. Raises InputError if two other files differ in nothing but their ending.
+    the same name: they show it. Raises InputError if two other files differ in nothing but their ending, or for a name
+    that is not UTF-8, which no file of results can hold.
     """
     found: dict[str, Path] = {}
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
         if path.name.startswith(".") or not scan_ending(path):
             continue
+        if not is_text(path.name):
+            raise InputError(f"{str(path)!a}: got a name that is not UTF-8, expected one that is; rename it (`convmv`)")
         if (name := case_name(path)) in found:
             if is_picture(path) != is_picture(found[name]):
                 found[name] = found[name] if is_picture(path) else path
@@ -129,7 +134,9 @@ def read_description(folder: Path) -> Description:
     if labels is None:
         return Description(channels)
     if not isinstance(labels, dict):
-        raise InputError(f'{path}: got labels {labels!r}, expected {{"background": 0, "name": 1}}; see docs/data.md')
+        raise InputError(
+            f'{path}: got labels {shown(labels)}, expected {{"background": 0, "name": 1}}; see docs/data.md'
+        )
     regions = _regions(path, labels, bool(document.get("regions_class_order")))
     single = {name: value for name, value in labels.items() if not isinstance(value, list)}
     return Description(channels, *_classes(path, single, regions), regions)
@@ -137,10 +144,10 @@ def read_description(folder: Path) -> Description:
 
 def _channels(path: Path, names: Any) -> tuple[str, ...]:
     numbers = [str(index) for index in range(len(names))] if isinstance(names, dict) else None
-    if numbers is None or set(names) != set(numbers):
+    if numbers is None or set(names) != set(numbers) or not all(isinstance(name, str) for name in names.values()):
         example = '{"0": "T1", "1": "FLAIR"}'
-        raise InputError(f"{path}: got channel_names {names!r}, expected {example}; number them from 0")
-    return tuple(str(names[number]) for number in numbers)
+        raise InputError(f"{path}: got channel_names {shown(names)}, expected {example}; number them from 0")
+    return tuple(names[number] for number in numbers)
 
 
 def _regions(path: Path, labels: dict[str, Any], all_are_regions: bool) -> dict[str, tuple[int, ...]]:
@@ -148,9 +155,9 @@ def _regions(path: Path, labels: dict[str, Any], all_are_regions: bool) -> dict[
     regions: dict[str, tuple[int, ...]] = {}
     for name, values in labels.items():
         if isinstance(values, list):
-            if not values or not all(type(value) is int and value != 0 for value in values):
+            if not values or not all(is_label_value(value) and value != 0 for value in values):
                 raise InputError(
-                    f"{path}: got {values!r} for label {name!r}, expected whole numbers other than 0; "
+                    f"{path}: got {shown(values)} for label {name!r}, expected whole numbers other than 0, of 32 bits; "
                     "list the values that the region unites"
                 )
             regions[name] = tuple(dict.fromkeys(values))
@@ -164,9 +171,9 @@ def _classes(
 ) -> tuple[dict[str, int], int | None]:
     """Named by `labels`, else by a region of that value alone, else by number."""
     for name, value in labels.items():
-        if type(value) is not int:
+        if not is_label_value(value):
             raise InputError(
-                f"{path}: got {value!r} for label {name!r}, expected a whole number; "
+                f"{path}: got {shown(value)} for label {name!r}, expected a whole number of 32 bits; "
                 'write names before values, as in {"background": 0}'
             )
     if len(set(labels.values())) < len(labels):
