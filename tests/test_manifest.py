@@ -6,7 +6,17 @@ from pathlib import Path
 import pytest
 
 from semiseg.errors import InputError, UserError
-from semiseg.manifest import BEGUN, MANIFEST, begin_anew, claim, file_hash, write_manifest
+from semiseg.manifest import (
+    BEGUN,
+    MANIFEST,
+    begin_anew,
+    claim,
+    file_hash,
+    file_hashes,
+    json_hash,
+    read_manifest,
+    write_manifest,
+)
 
 
 def test_hash_is_blake2b_of_the_bytes_whatever_the_name(tmp_path):
@@ -17,6 +27,28 @@ def test_hash_is_blake2b_of_the_bytes_whatever_the_name(tmp_path):
     assert file_hash(tmp_path / "a.bin") == file_hash(tmp_path / "b.nii.gz") == expected
     (tmp_path / "a.bin").write_bytes(content[:-1] + b"x")
     assert file_hash(tmp_path / "a.bin") != expected
+
+
+def test_what_cannot_be_read_has_no_hash(tmp_path):
+    (tmp_path / "a").write_text("scan")
+    (tmp_path / "folder").mkdir()
+    found = file_hashes([tmp_path / "nowhere", tmp_path / "a", tmp_path / "folder"])
+    assert found == {str(tmp_path / "a"): file_hash(tmp_path / "a")}
+
+
+def test_hash_of_values():
+    assert json_hash({"a": (1, 2.5)}) == json_hash({"a": [1, 2.5]}) != json_hash({"a": [1, 2.6]})
+
+
+def test_a_manifest_is_read_back(tmp_path):
+    assert read_manifest(tmp_path) is None
+    write_manifest(tmp_path, "predict", [], [], 1.0, models=["run"], weights=["0"])
+    made = read_manifest(tmp_path)
+    assert (made.command, made.inputs, made.models, made.weights) == ("predict", {}, ("run",), ("0",))
+    for text in ("5", '{"models": 5}', '{"inputs": []}', "{"):
+        (tmp_path / MANIFEST).write_text(text)
+        with pytest.raises(InputError, match=r"manifest\.json: got .*, expected what semiseg left there"):
+            read_manifest(tmp_path)
 
 
 def test_manifest_names_what_was_read_and_written(tmp_path, monkeypatch):
@@ -42,12 +74,6 @@ def test_relative_folder_and_inputs(tmp_path, monkeypatch):
     manifest = json.loads((tmp_path / "out/manifest.json").read_text())
     assert list(manifest["inputs"]) == [str(tmp_path / "in.txt")]
     assert manifest["outputs"] == ["metrics.csv", "summary.json"]
-
-
-def test_a_missing_input_leaves_no_manifest(tmp_path):
-    with pytest.raises(FileNotFoundError):
-        write_manifest(tmp_path, "predict", [tmp_path / "absent"], [], 0.0)
-    assert not (tmp_path / "manifest.json").exists()
 
 
 def test_a_folder_is_claimed_kept_and_given_back(tmp_path):

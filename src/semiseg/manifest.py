@@ -7,13 +7,16 @@ interrupted, the mark that it left when it began.
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterable
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from semiseg.errors import InputError, UserError
 from semiseg.files import read_json, write_json
+from semiseg.settings import ReadBack
 
 MANIFEST = "manifest.json"
 BEGUN = "begun.json"
@@ -26,9 +29,38 @@ def file_hash(path: Path) -> str:
         return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
 
 
+def json_hash(value: Any) -> str:
+    """128-bit BLAKE2b of a value that JSON can hold, as 32 hexadecimal digits; the order of keys counts."""
+    return hashlib.blake2b(json.dumps(value).encode(), digest_size=16).hexdigest()
+
+
 def file_hashes(paths: Iterable[Path]) -> dict[str, str]:
-    """Absolute path to hash, in the order given."""
-    return {str(Path(path).absolute()): file_hash(path) for path in paths}
+    """Absolute path to hash, in the order given. A file that cannot be read is left out: whoever needs it says so."""
+    hashes = {}
+    for path in paths:
+        with suppress(OSError):
+            hashes[str(Path(path).absolute())] = file_hash(path)
+    return hashes
+
+
+class Made(ReadBack):
+    """What a manifest says of how a folder was made."""
+
+    command: str = ""
+    inputs: dict[str, str] = {}
+    """File to hash."""
+    models: tuple[str, ...] = ()
+    weights: tuple[str, ...] = ()
+    """Hashes of the models' weights."""
+
+
+def read_manifest(folder: Path) -> Made | None:
+    """None where there is none. Raises InputError for a damaged one."""
+    path = Path(folder) / MANIFEST
+    if not path.exists():
+        return None
+    expected, action = "what semiseg left there", "restore it, or make the folder anew"
+    return Made.of(read_json(path, expected, action), str(path), expected, action)
 
 
 def claim(out: Path, command: str, writes: Iterable[str], *, inputs: Iterable[Path] = (), owned: bool = False) -> None:

@@ -349,6 +349,21 @@ def test_finished_work_is_skipped_and_other_work_is_not_overwritten_unasked(fold
     assert not (out / "failed.csv").exists()
 
 
+def test_a_case_that_fails_is_told_and_a_damaged_summary_is_made_anew(folders, capsys):
+    predictions, labels, out = folders
+    truth = labels_of(organ=ORGAN)
+    save(labels, {"a": truth, "b": truth, "c": truth})
+    save(predictions, {"a": truth, "c": truth[:4]})
+    whole = evaluate_folder(predictions, labels, out, classes=CLASSES).summary
+    missing, mismatch = capsys.readouterr().err.splitlines()
+    assert missing.startswith("b: missing: ")
+    assert mismatch.startswith("c: mismatch: ")
+    for damage in ("{}", (out / "summary.json").read_text().replace('"total": 3', '"total": 2')):
+        (out / "summary.json").write_text(damage)
+        again = evaluate_folder(predictions, labels, out, classes=CLASSES)
+        assert (again.skipped, again.summary) == (False, whole)
+
+
 def test_an_interrupted_evaluation_does_not_look_finished(folders, monkeypatch):
     predictions, labels, out = folders
     save(labels, {"a": labels_of(organ=ORGAN)})

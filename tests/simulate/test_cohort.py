@@ -31,6 +31,13 @@ def test_a_finished_cohort_is_kept_and_an_unfinished_one_is_made_again(tmp_path)
             pass
 
 
+@pytest.mark.parametrize("text", ["", "5", "[]", '"x"', "{", '{"simulated": 5}', "caf\xe9"])
+def test_a_damaged_note_is_refused(tmp_path, text):
+    (tmp_path / MARKER).write_bytes(text.encode("latin-1"))
+    with pytest.raises(InputError, match="choose another --out"), cohort(tmp_path, "covid", subjects=1, seed=0):
+        pass
+
+
 def test_a_folder_of_other_files_is_refused(tmp_path):
     (tmp_path / "scan.nii.gz").touch()
     with (

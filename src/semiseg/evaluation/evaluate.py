@@ -27,12 +27,13 @@ from semiseg.data.structures import structures
 from semiseg.errors import InputError, SomeCasesFailed, UserError
 from semiseg.evaluation.case import Task, score_case
 from semiseg.evaluation.parts import read_parts, write_part
-from semiseg.evaluation.summary import DISTANCES, Tally
+from semiseg.evaluation.summary import DISTANCES, ScoredCase, Tally
 from semiseg.evaluation.truth import as_predicted, open_labels
 from semiseg.files import read_json, replacing, write_json
 from semiseg.jobs.shards import Shard, shards_folder
-from semiseg.manifest import MANIFEST, begin_anew, claim, file_hashes, write_manifest
+from semiseg.manifest import MANIFEST, begin_anew, claim, file_hashes, json_hash, write_manifest
 from semiseg.processes import each
+from semiseg.progress import say
 from semiseg.settings import ReadBack
 
 COLUMNS = (
@@ -110,7 +111,7 @@ def evaluate_folder(
     truth, regions, notes = as_predicted(truth, named or {}, _left(predictions).labels.model_dump())
     meaning = replace(truth, cases=(), ignore=ignore)
     pairs = [(case, predicted.get(case), files[case]) for case in selected]
-    inputs = [path for _, *paths in pairs for path in paths if path is not None and path.is_file()]
+    inputs = [path for _, *paths in pairs for path in paths if path is not None]
     settings = {
         "classes": named,
         "regions": {name: list(values) for name, values in regions.items()},
@@ -133,10 +134,11 @@ def evaluate_folder(
     tasks = [Task(*pair, wanted, meaning, tolerance_mm) for pair in pairs]
     tally = Tally(named, regions)
     tally.notes += notes
-    files_of = {case: [path for path in paths if path is not None and path.is_file()] for case, *paths in pairs}
+    files_of = {case: [path for path in paths if path is not None] for case, *paths in pairs}
     if shard:
         own = list(each(score_case, shard.of(tasks), "Scoring", workers))
         for scored in own:
+            _tell(scored)
             tally.add(scored)
         write_part(out, shard, settings, own, files_of)
         return Evaluation(out, tally.summary())
@@ -151,6 +153,7 @@ def evaluate_folder(
         for task in tasks:
             scored = parts[task.case] if task.case in parts else next(missing)
             writer.writerows(scored.rows)
+            _tell(scored)
             tally.add(scored)
         next(missing, None)  # to its end: it may hold processes
     unscored = [case for case in predicted if case not in files and not _is_probability(case, predicted)]
@@ -161,7 +164,9 @@ def evaluate_folder(
         outputs.append("failed.csv")
         _write_failed(out / "failed.csv", tally.failed)
     duration_s = time.perf_counter() - started
-    write_manifest(out, "evaluate", inputs, map(Path, outputs), duration_s, settings=settings)
+    write_manifest(
+        out, "evaluate", inputs, map(Path, outputs), duration_s, settings=settings, summary=json_hash(summary)
+    )
     shutil.rmtree(shards_folder(out), ignore_errors=True)
     return Evaluation(out, summary)
 
@@ -289,9 +294,15 @@ def _earlier_result(
                 f"{out}: got an evaluation of other files or settings, expected one of the same; "
                 "pass --overwrite to replace it, or choose another --out"
             )
-        if all((out / name).exists() for name in manifest["outputs"]):
-            return Evaluation(out, _read_json(out / "summary.json"), skipped=True)
+        summary = _read_json(out / "summary.json")
+        if manifest.get("summary") == json_hash(summary) and (out / "metrics.csv").exists():  # else it is made anew
+            return Evaluation(out, summary, skipped=True)
     return None
+
+
+def _tell(scored: ScoredCase) -> None:
+    if scored.state != "ok":
+        say(f"{scored.case}: {scored.state}: {scored.message}")
 
 
 def _write_failed(path: Path, failed: Sequence[Mapping[str, str]]) -> None:

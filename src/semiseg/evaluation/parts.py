@@ -13,7 +13,7 @@ from semiseg.errors import InputError
 from semiseg.evaluation.summary import ScoredCase
 from semiseg.files import read_json, write_json
 from semiseg.jobs.shards import Shard, shards_folder
-from semiseg.manifest import file_hashes
+from semiseg.manifest import file_hashes, json_hash
 
 
 def write_part(
@@ -29,7 +29,7 @@ def write_part(
         }
         for case in scored
     ]
-    values = {"version": version("semiseg"), "settings": dict(settings), "cases": cases}
+    values = {"version": version("semiseg"), "settings": dict(settings), "cases": cases, "hash": json_hash(cases)}
     write_json(shard.folder(out) / "scores.json", values)
 
 
@@ -45,6 +45,8 @@ def _parts(out: Path, settings: Mapping[str, Any], inputs: Mapping[str, list[Pat
         try:
             if part["version"] != version("semiseg") or part["settings"] != json.loads(json.dumps(settings)):
                 continue
+            if part["hash"] != json_hash(part["cases"]):
+                raise LookupError("scores that were changed")
             for values in part["cases"]:
                 if values.pop("inputs") == file_hashes(inputs.get(values["case"], [])):
                     for name in ("unknown_truth", "unknown_prediction"):

@@ -117,7 +117,7 @@ def predict_cases(
     write_manifest(
         describe_in or out,
         "predict",
-        [path for case in cases for path in case.images if path.is_file()],
+        [path for case in cases for path in case.images],
         [*outputs, *(out / name for name in CLASS_TABLES)],
         time.monotonic() - start,
         requested=[case.name for case in cases],

@@ -21,7 +21,7 @@ from semiseg.devices import chosen_device
 from semiseg.draws import seed_of
 from semiseg.errors import InputError, OutOfMemory, SomeCasesFailed, UserError
 from semiseg.files import read_json, replacing, write_json
-from semiseg.manifest import claim, file_hashes, write_manifest
+from semiseg.manifest import claim, file_hashes, json_hash, write_manifest
 from semiseg.methods.strong import PUBLISHED_WARP
 from semiseg.models.model import LoadedModel, weights_hash
 from semiseg.models.volumes import Volume
@@ -161,7 +161,7 @@ def rank_cases(
         ("ranking.csv", "summary.json", TRANSFORMS, "failed.csv"),
         inputs=[path for case in cases for path in case.images],
     )
-    hashes = {case.name: file_hashes(path for path in case.images if path.is_file()) for case in cases}
+    hashes = {case.name: file_hashes(case.images) for case in cases}
     scored = {} if overwrite else _earlier_scores(out, hashes, made_by)
     skipped = tuple(case.name for case in cases if case.name in scored)
     transforms.save(out / TRANSFORMS)
@@ -180,7 +180,7 @@ def rank_cases(
                 "in the plan"
             ) from None
         found = {"made_by": made_by, "inputs": hashes[case.name], "rows": scored[case.name]}
-        write_json(_case_file(out, case.name), found)
+        write_json(_case_file(out, case.name), {**found, "hash": json_hash(found)})
     scored = {name: _with_knowledge(rows, volumes, calibration) for name, rows in scored.items()}
     order = sorted(scored, key=lambda name: _worst_first(name, scored[name], calibration is not None))
     rows = [{"case": name, **row} for name in order for row in scored[name]]
@@ -198,7 +198,7 @@ def rank_cases(
     write_manifest(
         out,
         "rank",
-        [path for case in cases for path in case.images if path.is_file()],
+        [path for case in cases for path in case.images],
         outputs + [_case_file(out, name) for name in order],
         time.monotonic() - start,
         requested=[case.name for case in cases],
@@ -241,7 +241,7 @@ def _earlier_scores(
     """Rows by case, of those scored before from the same files."""
     scored = {}
     for name, inputs in hashes.items():
-        earlier = _read_json(_case_file(out, name))
+        earlier = _kept(_case_file(out, name))
         changed = [key for key, value in made_by.items() if earlier and earlier["made_by"].get(key) != value]
         if changed:
             raise UserError(
@@ -253,14 +253,13 @@ def _earlier_scores(
     return scored
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    """An empty dictionary where there is no file."""
-    if not path.exists():
-        return {}
+def _kept(path: Path) -> dict[str, Any]:
+    """What `rank_cases` wrote of a case; empty where there is no such file, or another than was written."""
     try:
-        return dict(read_json(path, "a file of an earlier ranking", "choose another --out"))
-    except (ValueError, TypeError) as error:
-        raise UserError(f"{path}: got {error!r}, expected a file of an earlier ranking; choose another --out") from None
+        values = dict(read_json(path, "a file of an earlier ranking", "remove it"))
+        return values if values.pop("hash") == json_hash(values) else {}
+    except (InputError, LookupError, ValueError, TypeError):
+        return {}
 
 
 def _case_file(out: Path, name: str) -> Path:

@@ -316,7 +316,7 @@ def _write_sheet(path: Path, sheet: Mapping[str, Mapping[str, str]]) -> None:
 def _write_manifest(
     out: Path, record: Mapping[str, Any], cases: Mapping[str, Case], models: Sequence[LoadedModel], duration_s: float
 ) -> None:
-    images = [path for name in record["cases"] if name in cases for path in cases[name].images if path.is_file()]
+    images = [path for name in record["cases"] if name in cases for path in cases[name].images]
     files = [file for one in record["cases"].values() for file in one["files"]]
     tables = (*CLASS_TABLES, "README.txt", RECORD, SHEET)
     write_manifest(

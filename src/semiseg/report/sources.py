@@ -18,9 +18,9 @@ from semiseg.bench.results import Finished, read_finished
 from semiseg.data.dataset import Case
 from semiseg.data.layouts import open_dataset
 from semiseg.errors import UserError
-from semiseg.manifest import MANIFEST
+from semiseg.manifest import Made, read_manifest
 from semiseg.rank.correlation import Correlation, rank_correlation
-from semiseg.report.study import Arm, Result, Study, read_json, read_text
+from semiseg.report.study import Arm, Result, Study, read_text
 from semiseg.runs.contents import read_scores
 from semiseg.runs.folder import METRICS, RunFolder
 
@@ -144,17 +144,15 @@ def _result(run: Path, name: str, evaluations: Sequence[_Beside]) -> Result:
 
 def _predictions_of_evaluation(evaluation: Path) -> Path | None:
     """The folder that `evaluate` read: it holds one of the files, and the manifest of `predict`."""
-    if not (evaluation / MANIFEST).exists():
-        return None
-    folders = dict.fromkeys(Path(path).parent for path in read_json(evaluation / MANIFEST)["inputs"])
-    made = (folder for folder in folders if (folder / MANIFEST).exists())
-    return next((folder for folder in made if read_json(folder / MANIFEST)["command"] == "predict"), None)
+    made = read_manifest(evaluation) or Made()
+    folders = dict.fromkeys(Path(path).parent for path in made.inputs)
+    return next((folder for folder in folders if (read_manifest(folder) or Made()).command == "predict"), None)
 
 
 def _beside(folder: Path, made: Path | None) -> _Beside:
     """made: the folder whose manifest names the models."""
-    facts = read_json(made / MANIFEST) if made and (made / MANIFEST).exists() else {}
-    return _Beside(folder, tuple(facts.get("models", ())), tuple(facts.get("weights", ())))
+    facts = (read_manifest(made) if made else None) or Made()
+    return _Beside(folder, facts.models, facts.weights)
 
 
 @lru_cache(maxsize=64)

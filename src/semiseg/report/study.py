@@ -6,9 +6,7 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from semiseg import files
 from semiseg.bench.lines import Line
 from semiseg.data.dataset import Case
 from semiseg.errors import InputError
@@ -162,7 +160,3 @@ def read_text(path: Path) -> str:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: {error}, expected a finished run and evaluation; run them again") from None
-
-
-def read_json(path: Path) -> Any:
-    return files.read_json(path, "a file of a finished run", "run it again")

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float
 
 from semiseg.errors import InputError, UserError
-from semiseg.files import replacing, write_json
+from semiseg.files import read_json, replacing, write_json
 from semiseg.processes import default_workers, each
 
 MARKER = "simulated.json"
@@ -33,11 +33,12 @@ def cohort(out: Path, world: str, *, subjects: int, seed: int, **settings: float
     made = {"world": world, "subjects": subjects, "seed": seed, **settings}
     note = {"simulated": made, "remark": "Simulated, not scans of people; scores do not carry over to real scans."}
     marker = Path(out) / MARKER
-    found = json.loads(marker.read_text(encoding="utf-8")) if marker.is_file() else None
+    found = read_json(marker, "what simulating left there", "choose another --out") if marker.is_file() else None
     if found != note | {"complete": True}:
         unfinished = found == note | {"complete": False}
         if not unfinished and marker.parent.is_dir() and any(marker.parent.iterdir()):
-            got = f"the cohort {json.dumps(found['simulated'])}" if found else "a folder with other files"
+            other = found.get("simulated") if isinstance(found, dict) else None
+            got = f"the cohort {json.dumps(other)}" if other else "a folder with other files"
             raise InputError(f"{out}: got {got}, expected an empty folder or {json.dumps(made)}; choose another --out")
         write_json(marker, note | {"complete": False})
         yield True
