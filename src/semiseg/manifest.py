@@ -14,6 +14,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from pydantic import Field
+
 from semiseg.errors import InputError, UserError
 from semiseg.files import read_json, write_json
 from semiseg.settings import ReadBack
@@ -47,7 +49,7 @@ class Made(ReadBack):
     """What a manifest says of how a folder was made."""
 
     command: str = ""
-    inputs: dict[str, str] = {}
+    inputs: dict[str, str] = Field(default_factory=dict)
     """File to hash."""
     models: tuple[str, ...] = ()
     weights: tuple[str, ...] = ()
