@@ -8,10 +8,10 @@ from semiseg.bench.results import Finished
 from semiseg.runs.contents import RunResult, Score, Validated
 
 
-def finished(method, replicate, dice, labelled="2"):
+def finished(method, replicate, dice, labelled="2", shifts=(0.02, -0.02)):
     scores = [
         Score(case, "organ", "1", "class", "ok", True, {"dice": dice + shift})
-        for case, shift in (("a", 0.02), ("b", -0.02))
+        for case, shift in zip("abcdef", shifts, strict=False)
     ]
     result = RunResult(
         checkpoint="last",
@@ -56,3 +56,17 @@ def test_every_comparison_of_the_bench_counts_for_holm():
     assert [line.p for line in lines] == [pytest.approx(2 / 2**7)] * 4
     assert [line.p_holm for line in lines] == [pytest.approx(8 / 2**7)] * 4
     assert {line.verdict.kind for line in lines} == {"no evidence"}
+
+
+def test_what_only_one_test_scan_shows_is_no_effect():
+    """All nine replicates agree, as all of them are tested on the scan that the method happens to suit."""
+    runs = [finished("supervised", k, 0.5 + 0.001 * k, shifts=(0,) * 6) for k in range(9)]
+    runs += [finished("roam", k, 0.5 + 0.0011 * k, shifts=(0.3, 0, 0.01, 0, 0.01, 0)) for k in range(9)]
+    line = summarise(runs)[1]
+    assert line.p_holm == pytest.approx(2 / 2**9)
+    assert line.p_crossed > 0.2
+    assert line.verdict.kind == "no evidence"
+    runs[9:] = [finished("roam", k, 0.53 + 0.0011 * k, shifts=(0.01, 0) * 3) for k in range(9)]
+    line = summarise(runs)[1]
+    assert line.p_crossed < 0.01
+    assert line.verdict.kind == "helped"

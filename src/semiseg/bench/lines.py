@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import numpy as np
 
 from semiseg.bench.grid import ALL, BASELINE
 from semiseg.bench.results import Finished, case_scores
-from semiseg.bench.statistics import Interval, bridging_coefficient, crossed_interval, holm, sign_flip_p
+from semiseg.bench.statistics import Interval, bridging_coefficient, crossed_interval, crossed_p, holm, sign_flip_p
 from semiseg.bench.verdict import Verdict, verdict
 from semiseg.files import replacing
 from semiseg.runs.contents import far_ml_by_case
@@ -41,6 +41,8 @@ class Line:
     p: float | None = None
     p_holm: float | None = None
     """Adjusted for all comparisons of the bench."""
+    p_crossed: float | None = None
+    """Where the scans are a sample too; adjusted in the same way."""
     bridging: Interval | None = None
     verdict: Verdict | None = None
     far_ml: float | None = None
@@ -50,6 +52,11 @@ class Line:
     memory_gb: float | None = None
     """Largest of all replicates."""
 
+    @property
+    def p_of_verdict(self) -> float | None:
+        """The larger one: an effect has to be one in other replicates and on other scans."""
+        return None if self.p_holm is None or self.p_crossed is None else max(self.p_holm, self.p_crossed)
+
 
 def summarise(finished: Sequence[Finished]) -> list[Line]:
     """Lines in the order of the runs; the baseline and the upper bound have no difference."""
@@ -58,8 +65,9 @@ def summarise(finished: Sequence[Finished]) -> list[Line]:
         groups.setdefault((one.run.method, one.run.labelled, one.run.budget), []).append(one)
     lines = [_line(runs, groups) for runs in groups.values()]
     tested = [line for line in lines if line.p is not None]
-    adjusted = dict(zip(map(id, tested), holm([line.p for line in tested if line.p is not None]), strict=True))
-    return [_judged(line, adjusted[id(line)]) if id(line) in adjusted else line for line in lines]
+    over_replicates, over_both = (holm([getattr(line, key) for line in tested]) for key in ("p", "p_crossed"))
+    adjusted = dict(zip(map(id, tested), zip(over_replicates, over_both, strict=True), strict=True))
+    return [_judged(line, *adjusted[id(line)]) if id(line) in adjusted else line for line in lines]
 
 
 def _line(runs: Sequence[Finished], groups: dict[tuple[str, str, int], list[Finished]]) -> Line:
@@ -98,16 +106,18 @@ def _against(runs: Sequence[Finished], baseline: Sequence[Finished], upper: Sequ
         "pairs": len(shared),
         "difference": crossed_interval(method - base),
         "p": sign_flip_p((method - base).mean(1)),
+        "p_crossed": crossed_p(method - base),
     }
     if upper:
         facts["bridging"] = bridging_coefficient(method, base, case_scores(upper))
     return facts
 
 
-def _judged(line: Line, p_holm: float) -> Line:
-    assert line.difference is not None
-    said = verdict(line.difference, p_holm, line.pairs, line.bridging)
-    return Line(**{**vars(line), "p_holm": p_holm, "verdict": said})
+def _judged(line: Line, p_holm: float, p_crossed: float) -> Line:
+    tested = replace(line, p_holm=p_holm, p_crossed=p_crossed)
+    assert tested.difference is not None
+    assert tested.p_of_verdict is not None
+    return replace(tested, verdict=verdict(tested.difference, tested.p_of_verdict, tested.pairs, tested.bridging))
 
 
 def to_json(lines: Sequence[Line]) -> list[dict[str, Any]]:
@@ -171,7 +181,7 @@ def table(lines: Sequence[Line]) -> str:
             "-" if line.dice_last is None else f"{line.dice_last:.3f}",
             "-" if difference is None else f"{100 * difference.mean:+.1f}",
             "-" if difference is None else f"{100 * difference.low:+.1f} to {100 * difference.high:+.1f}",
-            "-" if line.p_holm is None else f"{line.p_holm:.3f}",
+            "-" if line.p_of_verdict is None else f"{line.p_of_verdict:.3f}",
             "-" if bridged is None else f"{bridged.mean:.0%} ({bridged.low:.0%} to {bridged.high:.0%})",
             f"{line.minutes:.1f}",
             "-" if line.memory_gb is None else f"{line.memory_gb:.1f}",

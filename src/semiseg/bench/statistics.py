@@ -6,12 +6,12 @@ samples of something larger, and they are crossed, as every replicate is tested 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
-from scipy import stats
+from scipy import optimize, stats
 
 LEVEL = 0.95
 RESAMPLES = 4000
@@ -43,7 +43,7 @@ def crossed_interval(scores: Scores, seed: int = 0) -> Interval:
     interval over cases alone; one case: over replicates alone; one of both: no width can be known, so it is infinite.
     """
     mean = float(scores.mean())
-    variance, freedom = _variance_of_mean(scores)
+    variance, freedom = _variance((1.0, scores))
     if not np.isfinite(variance):
         return Interval(mean, -np.inf, np.inf)
     deviations = _resampled_means(scores, seed) - mean
@@ -51,31 +51,54 @@ def crossed_interval(scores: Scores, seed: int = 0) -> Interval:
     if spread == 0:
         return Interval(mean, mean, mean)
     tail = (1 - LEVEL) / 2
-    factor = np.sqrt(variance) / spread * stats.t.ppf(1 - tail, freedom) / stats.norm.ppf(1 - tail)
+    factor = np.sqrt(variance) / spread * _t(freedom) / stats.norm.ppf(1 - tail)
     low, high = np.quantile(deviations, (tail, 1 - tail)) * factor
     return Interval(mean, float(mean + low), float(mean + high))
 
 
-def _variance_of_mean(scores: Scores) -> tuple[float, float]:
-    """Unbiased variance of the grand mean of y = m + replicate + case + noise, and its degrees of freedom."""
-    replicates, cases = scores.shape
-    rows, columns = scores.mean(1), scores.mean(0)
-    if replicates == 1 or cases == 1:
-        count = scores.size
-        return (float(scores.var(ddof=1)) / count, count - 1.0) if count > 1 else (np.inf, 1.0)
-    noise = scores - rows[:, None] - columns[None] + scores.mean()
-    squares = np.array(
-        [
-            cases * rows.var(ddof=1),
-            replicates * columns.var(ddof=1),
-            -float((noise**2).sum()) / ((replicates - 1) * (cases - 1)),
-        ]
-    )
-    freedoms = np.array([replicates - 1, cases - 1, (replicates - 1) * (cases - 1)])
+def crossed_p(scores: Scores) -> float:
+    """Two-sided p of a mean of 0, where both replicates and cases are samples: of Student's t, as in the interval."""
+    variance, freedom = _variance((1.0, scores))
+    mean = abs(float(scores.mean()))
+    if variance == 0:
+        return float(mean == 0)
+    return float(2 * stats.t.sf(mean / np.sqrt(variance), freedom))
+
+
+def _t(freedom: float) -> float:
+    """Quantile that a two-sided interval of LEVEL reaches to."""
+    return float(stats.t.ppf((1 + LEVEL) / 2, freedom))
+
+
+def _variance(*parts: tuple[float, Scores]) -> tuple[float, float]:
+    """Of a sum of weight x grand mean, over the same cases in every part: its unbiased variance and degrees of freedom.
+
+    In each part y = m + replicate + case + noise, with replicates of its own. Of a single replicate it cannot be known
+    how far another one would be, so it adds nothing; infinite where nothing at all can be known.
+    """
+    cases = parts[0][1].shape[1]
+    components: list[tuple[float, int]] = []
+    between = within = 0.0
+    for weight, scores in parts:
+        replicates, rows, columns = len(scores), scores.mean(1), scores.mean(0)
+        if replicates > 1:
+            of_rows = weight**2 * float(rows.var(ddof=1)) / replicates
+            components.append((of_rows, replicates - 1))
+            between += of_rows
+        if replicates > 1 and cases > 1:
+            freedom = (replicates - 1) * (cases - 1)
+            noise = float(((scores - rows[:, None] - columns[None] + scores.mean()) ** 2).sum()) / freedom
+            components.append((-(weight**2) * noise / scores.size, freedom))  # in rows and in columns: taken off once
+    if cases > 1:
+        columns = sum((weight * scores.mean(0) for weight, scores in parts), np.zeros(cases))
+        within = float(columns.var(ddof=1)) / cases
+        components.append((within, cases - 1))
+    if not components:
+        return np.inf, 1.0
     # where the estimate would be smaller than either part alone (a component below zero), the larger part stands
-    total = max(float(squares.sum()), float(squares[:2].max()))
-    freedom = total**2 / float((squares**2 / freedoms).sum()) if total > 0 else 1.0
-    return total / scores.size, max(freedom, 1.0)
+    total = max(sum(part for part, _ in components), between, within)
+    squares = sum(part**2 / freedom for part, freedom in components)
+    return total, max(total**2 / squares, 1.0) if total > 0 else 1.0
 
 
 def _resampled_means(scores: Scores, seed: int) -> Float[np.ndarray, " resamples"]:
@@ -110,28 +133,32 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return [float(p) for p in adjusted]
 
 
-def bridging_coefficient(method: Scores, baseline: Scores, upper: Scores, seed: int = 0) -> Interval | None:
+def bridging_coefficient(method: Scores, baseline: Scores, upper: Scores) -> Interval | None:
     """Share of the gap between baseline and all labels that a method closes: (method - baseline) / (upper - baseline).
 
-    upper may have fewer replicates; it has no draw, so any of them goes with any of the baseline's. None where the
-    gap's own interval does not exclude zero: a share of nothing.
+    Its interval holds every share at which method - baseline - share x (upper - baseline) is not significantly other
+    than 0 (Fieller 1954). upper may have fewer replicates; it has no draw, so they are not those of the baseline. None
+    where the gap itself is not significantly above 0: a share of nothing.
     """
-    gap = crossed_interval(upper[np.arange(len(baseline)) % len(upper)] - baseline, seed)
-    if gap.low <= 0:
+    gap = float(upper.mean() - baseline.mean())
+    variance, freedom = _variance((1.0, upper), (-1.0, baseline))
+    if not gap > _t(freedom) * np.sqrt(variance):
         return None
-    rng = np.random.default_rng(seed)
-    replicates, cases = baseline.shape
-    rows = rng.multinomial(replicates, np.full(replicates, 1 / replicates), RESAMPLES) / replicates
-    tops = rng.multinomial(len(upper), np.full(len(upper), 1 / len(upper)), RESAMPLES) / len(upper)
-    columns = rng.multinomial(cases, np.full(cases, 1 / cases), RESAMPLES) / cases
+    share = float(method.mean() - baseline.mean()) / gap
 
-    def means(weights: np.ndarray, scores: Scores) -> np.ndarray:
-        result: np.ndarray = np.einsum("nr,rc,nc->n", weights, scores, columns, optimize=True)
-        return result
+    def beyond(other: float) -> float:
+        """Above 0 where this share is ruled out."""
+        variance, freedom = _variance((1.0, method - (1 - other) * baseline), (-other, upper))
+        return float(abs(share - other) * gap - _t(freedom) * np.sqrt(variance))
 
-    bottom = means(rows, baseline)
-    gaps = means(tops, upper) - bottom
-    shares = (means(rows, method) - bottom)[gaps > 0] / gaps[gaps > 0]
-    low, high = np.quantile(shares, ((1 - LEVEL) / 2, (1 + LEVEL) / 2))
-    share = float((method.mean() - baseline.mean()) / (upper.mean() - baseline.mean()))
-    return Interval(share, float(low), float(high))
+    return Interval(share, _end(beyond, share, -1), _end(beyond, share, 1))
+
+
+def _end(beyond: Callable[[float], float], start: float, way: int) -> float:
+    """Where `beyond` becomes positive on one side of `start`; infinite where it does not within 1000."""
+    step = 1e-3
+    while beyond(start + way * step) <= 0:
+        step *= 2
+        if step > 1e3:
+            return way * np.inf
+    return float(optimize.brentq(beyond, start, start + way * step)) if beyond(start) < 0 else start
