@@ -5,7 +5,7 @@ import csv
 import pytest
 
 from semiseg.errors import InputError
-from semiseg.tables import read_table, table_writer, write_table
+from semiseg.tables import parse_table, read_table, table_writer, write_table
 
 HOSTILE = [
     "=cmd|'/C calc'!A0", "+1+2", "-2+3", "@SUM(A1)", "\tx", "\rx", "\nx", "'=1", "''=1", "'", "'quoted'", "＝1", "－x",
@@ -66,7 +66,7 @@ def test_damage_is_one_message(tmp_path, content, found):
     path = tmp_path / "t.csv"
     path.write_bytes(content)
     with pytest.raises(InputError, match=rf"{found}.*, expected a table; write it anew") as told:
-        read(path, parse=parse)
+        parse_table(path, ("name",), "a table", "write it anew", parse)
     assert len(str(told.value)) < 1000
 
 

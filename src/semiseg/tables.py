@@ -44,12 +44,19 @@ def write_table(path: Path, columns: Sequence[str], rows: Iterable[Row]) -> None
 
 
 def read_table(
+    path: Path, needed: Sequence[str], expected: str, action: str, *, by_hand: bool = False
+) -> list[dict[str, str]]:
+    """The rows as text, column to cell; see `parse_table`."""
+    return parse_table(path, needed, expected, action, dict[str, str], by_hand=by_hand)
+
+
+def parse_table(
     path: Path,
     needed: Sequence[str],
     expected: str,
     action: str,
+    parse: Callable[[dict[str, str]], T],
     *,
-    parse: Callable[[dict[str, str]], T] = dict,  # type: ignore[assignment]
     by_hand: bool = False,
 ) -> list[T]:
     """The rows of a table, as `parse` makes them of their text.

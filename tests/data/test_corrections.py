@@ -73,13 +73,21 @@ def test_a_file_that_was_only_saved_again_is_not_a_correction(dataset, tmp_path)
     ("sheet", "message"),
     [
         ("case,status,who\nc0,corrected,\n", r"001_c0\.nii\.gz: got the label as it was written, .*or say `accepted`"),
-        ("case,status,who\nc0,done,\n", r"review\.csv: got status 'done' for c0, expected corrected, accepted, skip"),
-        ("case,stat,who\nc0,,\n", r"review\.csv: got no column status, expected it; restore the first line"),
+        ("case,status,who\nc0,done,\n", r"review\.csv: got status 'done' of c0, expected corrected, accepted, skip"),
+        ("case,stat,who\nc0,,\n", r"review\.csv: got no column status, expected the table of a review; restore the"),
     ],
 )
 def test_a_table_that_makes_no_sense(dataset, tmp_path, sheet, message):
     with pytest.raises(InputError, match=message):
         read_corrections(write_review(tmp_path / "r", dataset.cases[:1], sheet))
+
+
+def test_a_table_in_which_a_name_was_kept_from_being_a_formula(dataset, tmp_path):
+    """As spreadsheets save it again: the apostrophe stays, and the name is the scan's."""
+    named = replace(dataset.cases[0], name="=1+1")
+    folder = write_review(tmp_path / "r", [named], "number;case;status;who\r\n1;'=1+1;accepted;'=who\r\n")
+    (found,) = read_corrections(folder)
+    assert (found.case, found.status, found.who) == ("=1+1", "accepted", "=who")
 
 
 def test_a_folder_that_is_no_review(tmp_path):
@@ -134,6 +142,9 @@ def test_corrected_scans_come_on_top_of_the_drawn_ones(dataset, tmp_path):
     later = [rows[0], {**rows[1], "hash": "0"}, rows[2]]
     with pytest.raises(InputError, match=rf"001_{case.name}\.nii\.gz: got other labels than the run was begun with"):
         refuse_changed(tmp_path / "provenance.json", later)
+    for other in (rows[1:], [*rows, {**rows[0], "case": "t"}]):
+        with pytest.raises(InputError, match=r"got splits\.json with other labelled or validation scans .*\.json"):
+            refuse_changed(tmp_path / "provenance.json", other)
 
 
 @pytest.mark.parametrize(

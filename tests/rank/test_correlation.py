@@ -104,7 +104,7 @@ def test_files_that_are_something_else(tmp_path):
     ranking, metrics = tables(tmp_path, [("x", "a", 1, "class", 0.5)], [("y", "a", 1, 0.5)])
     with pytest.raises(InputError, match=r"metrics\.csv: got no case of .*ranking\.csv, expected scores of the same"):
         rank_correlation(ranking, metrics)
-    with pytest.raises(InputError, match=r"metrics\.csv: got no column equivariance_dice, kind, expected the ranking"):
+    with pytest.raises(InputError, match=r"metrics\.csv: got no column kind, equivariance_dice, expected the ranking"):
         rank_correlation(metrics, metrics)
     with pytest.raises(InputError, match=r"none\.csv: got .*No such file.*, expected the ranking\.csv of"):
         rank_correlation(tmp_path / "none.csv", metrics)

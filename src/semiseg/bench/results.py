@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,9 +12,9 @@ import numpy as np
 from semiseg.bench.grid import Run
 from semiseg.bench.statistics import Scores
 from semiseg.evaluation.summary import DISTANCES, OVERLAPS
-from semiseg.files import replacing
 from semiseg.runs.contents import RunResult, Score
 from semiseg.runs.folder import RunFolder
+from semiseg.tables import table_writer
 
 Checkpoint = Literal["best", "last"]
 METRICS = (*OVERLAPS, *DISTANCES, "far_ml")
@@ -39,19 +38,16 @@ def read_finished(run: Run, folder: Path) -> Finished:
 
 def write_results(finished: Iterable[Finished], path: Path) -> None:
     """A row per run, checkpoint, case, class and metric that has a value."""
-    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(COLUMNS)
+    with table_writer(path, COLUMNS) as write:
         for one in finished:
             run = one.run
             for checkpoint, scores in sorted(one.scores.items()):
                 where = (run.method, run.labelled, run.budget, run.replicate, checkpoint)
                 for score in scores:
-                    writer.writerows(
-                        (*where, score.case, score.name, metric, score.numbers[metric])
-                        for metric in METRICS
-                        if metric in score.numbers
-                    )
+                    for metric in METRICS:
+                        if metric in score.numbers:
+                            cells = (*where, score.case, score.name, metric, score.numbers[metric])
+                            write(dict(zip(COLUMNS, cells, strict=True)))
 
 
 def case_scores(runs: Sequence[Finished], metric: str = "dice", checkpoint: Checkpoint | None = None) -> Scores:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import difflib
 import hashlib
 from collections.abc import Collection, Mapping, Sequence
@@ -19,6 +18,7 @@ from semiseg.data.splits import Splits
 from semiseg.errors import InputError
 from semiseg.files import read_json
 from semiseg.settings import PlainName, ReadBack
+from semiseg.tables import read_table
 
 RECORD, SHEET = "review.json", "review.csv"
 """What `semiseg review` wrote, for programs; and the table that people fill in."""
@@ -42,6 +42,15 @@ class _Reviewed(ReadBack):
     files: list[PlainName]
 
 
+class _Labelled(ReadBack):
+    case: str
+    hash: str
+
+
+class _Provenance(ReadBack):
+    rows: list[_Labelled]
+
+
 class _Record(ReadBack):
     weights: list[str]
     cases: dict[str, _Reviewed]
@@ -62,21 +71,14 @@ def read_sheet(folder: Path) -> dict[str, dict[str, str]]:
     path = Path(folder) / SHEET
     if not path.exists():
         return {}
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-        delimiter = max(",;\t", key=text.partition("\n")[0].count)
-        rows = list(csv.DictReader(text.splitlines(), delimiter=delimiter))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path}: got {error}, expected a CSV table in UTF-8; save it as one again") from None
-    missing = {"case", "status", "who"} - set(rows[0] if rows else ())
-    if rows and missing:
-        raise InputError(f"{path}: got no column {', '.join(sorted(missing))}, expected it; restore the first line")
+    needed, action = ("case", "status", "who"), "restore the first line, and save it as CSV in UTF-8"
+    rows = read_table(path, needed, "the table of a review", action, by_hand=True)
     for row in rows:
-        row["status"] = (row["status"] or "").strip().lower()
+        row["status"] = row["status"].strip().lower()
         if row["status"] not in ("", *STATUSES):
             raise InputError(
-                f"{path}: got status {row['status']!r} for {row['case']}, expected {', '.join(STATUSES)} or nothing; "
-                "correct the table"
+                f"{path}: got status {row['status']!r:.99} of {row['case']}, expected {', '.join(STATUSES)} or "
+                "nothing; correct the table"
             )
     return {row["case"]: row for row in rows}
 
@@ -101,7 +103,7 @@ def read_corrections(folder: Path) -> list[Correction]:
                 "save the correction under this name, or say `accepted`"
             )
         if changed or status:
-            who = (row.get("who") or "").strip()
+            who = row.get("who", "").strip()
             kind: Literal["corrected", "accepted"] = "corrected" if changed else "accepted"
             found.append(Correction(case, tuple(written["images"]), label, kind, who, folder))
     return found
@@ -174,15 +176,19 @@ def provenance(splits: Splits, dataset: Dataset) -> list[dict[str, str]]:
 
 
 def refuse_changed(path: Path, now: Sequence[Mapping[str, str]]) -> None:
-    """Raises InputError if a label is another one than when the run was begun. path: of its provenance.json."""
+    """Raises InputError if other labels are used than when the run was begun. path: of its provenance.json."""
     if not path.exists():  # begun by a version that wrote none
         return
     expected, action = "the labels that the run was begun with", "restore it, or choose another --out"
-    try:
-        before = {row["case"]: row["hash"] for row in read_json(path, expected, action)}
-    except (LookupError, TypeError) as error:
-        raise InputError(f"{path}: got {error!r:.200}, expected {expected}; {action}") from None
-    changed = [row["label"] for row in now if before.get(row["case"]) != row["hash"]]
+    begun = _Provenance.of({"rows": read_json(path, expected, action)}, str(path), expected, action)
+    before = {row.case: row.hash for row in begun.rows}
+    others = sorted(before.keys() ^ {row["case"] for row in now})
+    if others:
+        raise InputError(
+            f"{path.parent}: got splits.json with other labelled or validation scans ({', '.join(others):.300}) than "
+            f"the run was begun with ({path.name}), expected the same; {action}"
+        )
+    changed = [row["label"] for row in now if before[row["case"]] != row["hash"]]
     if changed:
         raise InputError(
             f"{', '.join(changed)}: got other labels than the run was begun with ({path}), expected the same; "

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -11,6 +9,7 @@ from semiseg.colours import value_colours
 from semiseg.data.dataset import Case
 from semiseg.data.images import is_picture
 from semiseg.files import write_json, write_text
+from semiseg.tables import write_table
 
 CLASS_TABLES = ("labels.json", "labels.txt", "labels.ctbl")
 """Names, values and colours of the classes: for programs, ITK-SNAP and 3D Slicer."""
@@ -47,8 +46,4 @@ def write_failures(out: Path, failed: Mapping[str, str]) -> None:
     if not failed:
         path.unlink(missing_ok=True)
         return
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["case", "error"])
-    writer.writerows(failed.items())
-    write_text(path, text.getvalue())
+    write_table(path, ("case", "error"), ({"case": case, "error": error} for case, error in failed.items()))

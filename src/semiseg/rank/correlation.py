@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import csv
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +12,7 @@ from semiseg.errors import InputError, UserError
 from semiseg.files import replacing
 from semiseg.rank.scores import SCORES
 from semiseg.runs.contents import read_scores
+from semiseg.tables import parse_table
 
 _FEWEST = 3
 """Any two scans are in perfect order or in perfect disorder."""
@@ -53,7 +54,7 @@ def rank_correlation(ranking_csv: Path, metrics_csv: Path, score: str = "equivar
     """
     if score not in SCORES:
         raise UserError(f"score: got {score!r}, expected one of: {', '.join(SCORES)}")
-    ranked = _read_ranking(ranking_csv, {"case", "class", "value", "kind", score})
+    ranked = read_ranking(ranking_csv, ("case", "class", "value", "kind", score))
     metrics = read_scores(metrics_csv)
     scored = {_key(one.case, one.name, one.value): one for one in metrics if one.state == "ok"}
     if not {row["case"] for row in ranked} & {one.case for one in metrics}:
@@ -105,15 +106,13 @@ def _key(case: str, name: str, value: str) -> tuple[str, str, frozenset[str]]:
     return (case, name, frozenset(value.split("+")))
 
 
-def _read_ranking(path: Path, columns: set[str]) -> list[dict[str, str]]:
-    expected = "ranking.csv of `semiseg rank`"
-    try:
-        with Path(path).open(newline="", encoding="utf-8") as file:
-            reader = csv.DictReader(file)
-            rows = list(reader)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path}: got {error}, expected the {expected}") from None
-    missing = columns - set(reader.fieldnames or ())
-    if missing:
-        raise InputError(f"{path}: got no column {', '.join(sorted(missing))}, expected the {expected}; check the path")
-    return rows
+def read_ranking(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
+    """The rows of ranking.csv. Raises InputError for a damaged one, or for scores that are no numbers."""
+
+    def parse(row: dict[str, str]) -> dict[str, str]:
+        for name in SCORES:
+            if row.get(name) and not math.isfinite(float(row[name])):
+                raise ValueError(f"the number {row[name]}")
+        return row
+
+    return parse_table(path, columns, "the ranking.csv of `semiseg rank`", "check the path", parse)

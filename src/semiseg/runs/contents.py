@@ -11,7 +11,7 @@ from typing import Literal
 from pydantic import Field
 
 from semiseg.settings import ReadBack
-from semiseg.tables import read_table
+from semiseg.tables import parse_table
 
 CheckpointName = Literal["best", "last"]
 
@@ -144,7 +144,7 @@ def far_ml_by_case(scores: Sequence[Score]) -> dict[str, float]:
 def read_scores(metrics_csv: Path) -> list[Score]:
     """The rows of a table that `semiseg evaluate` wrote. Raises InputError for a missing or damaged one."""
     expected, action = "the metrics.csv of `semiseg evaluate`", "evaluate again with --overwrite"
-    return read_table(metrics_csv, _NEEDED, expected, action, parse=_score)
+    return parse_table(metrics_csv, _NEEDED, expected, action, _score)
 
 
 def _score(row: Mapping[str, str]) -> Score:
