@@ -12,9 +12,11 @@ from jaxtyping import Bool, Float, Float32
 from semiseg.files import cache_folder, replacing
 
 SHRINK = 4
-"""The field is smooth, so it is estimated on every fourth voxel per axis and applied to all."""
+"""The field of a large scan is smooth, so it is estimated on every fourth voxel per axis and applied to all."""
+SMALL = 96
+"""Scans with fewer voxels along every axis are not shrunk: what is left would not determine the field."""
 SMALLEST_SIDE = 4
-"""Voxels a side that are left to estimate it on; tiny scans are shrunk less."""
+"""Voxels a side that are left to estimate it on; short axes are shrunk less."""
 SKULL_STRIPPED = 0.25
 """Share of voxels that are exactly 0 from which these are taken to be outside of the head."""
 SPANS = 8
@@ -46,7 +48,8 @@ def correct_bias(channel: Float[np.ndarray, "x y z"], mask: Bool[np.ndarray, "x 
     image = np.asarray(channel, np.float32)
     used = mask & (image > 0)  # N4 takes logarithms
     flat, flat_used = image.squeeze(), used.squeeze()  # a single slice is corrected in 2-D
-    steps = [max(1, min(SHRINK, side // SMALLEST_SIDE)) for side in flat.shape]
+    shrink = SHRINK if max(flat.shape, default=0) >= SMALL else 1
+    steps = [max(1, min(shrink, side // SMALLEST_SIDE)) for side in flat.shape]
     coarse = tuple(slice(step // 2, None, step) for step in steps)
     seen = flat[coarse][flat_used[coarse]]
     if flat.ndim not in (2, 3) or not seen.size or seen.min() == seen.max():
