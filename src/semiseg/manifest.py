@@ -100,6 +100,11 @@ def begin_anew(out: Path, command: str) -> None:
     (out / MANIFEST).unlink(missing_ok=True)
 
 
+def settle(out: Path) -> None:
+    """Take the mark of an unfinished command from a folder that is complete: its process was killed in between."""
+    (out / BEGUN).unlink(missing_ok=True)
+
+
 def _owner(out: Path) -> str | None:
     """The command that wrote, or began to write, to a folder; None where nothing says so.
 
@@ -141,4 +146,4 @@ def write_manifest(
             **extra,
         },
     )
-    (folder / BEGUN).unlink(missing_ok=True)
+    settle(folder)

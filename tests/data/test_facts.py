@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,6 +16,7 @@ from semiseg.data import facts
 from semiseg.data.dataset import Case
 from semiseg.data.facts import ImageFacts, LabelFacts, Unreadable, all_facts, case_facts, source_hash
 from semiseg.data.layouts import open_dataset
+from semiseg.errors import InputError
 from semiseg.manifest import file_hash
 
 AFFINE = np.array([[0, 2.0, 0, 5], [-1.0, 0, 0, 6], [0, 0, 3.0, 7], [0, 0, 0, 1]])
@@ -153,6 +155,23 @@ def test_a_source_is_hashed_once_until_it_changes(tmp_path: Path, monkeypatch: p
     path.write_bytes(b"another")
     assert source_hash(path) == file_hash(path)
     assert hashed == [path, path]
+
+
+def test_a_source_that_cannot_be_read_is_told_apart_from_a_cache_that_is_full(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(InputError, match=r"absent\.nii\.gz: got No such file or directory, expected a readable file"):
+        source_hash(tmp_path / "absent.nii.gz")
+    with pytest.raises(InputError, match=r"expected a readable file; restore it or leave the case out"):
+        source_hash(tmp_path / "a\0b.nii.gz")
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(facts, "write_text", full)
+    (tmp_path / "scan.nii.gz").write_bytes(b"voxels")
+    with pytest.raises(OSError, match="No space left on device"):
+        source_hash(tmp_path / "scan.nii.gz")
 
 
 @pytest.mark.parametrize("damage", [b"", b"0123", b"\xff" * 32, b"g" * 32, b"0" * 33])

@@ -334,7 +334,9 @@ def test_finished_work_is_skipped_and_other_work_is_not_overwritten_unasked(fold
     assert manifest["inputs"][str(predictions / "a.nii.gz")] == file_hash(predictions / "a.nii.gz")
     assert set(manifest["outputs"]) == {path.name for path in out.iterdir()} - {"manifest.json"}
     before = (out / "metrics.csv").stat().st_mtime_ns
+    (out / "begun.json").write_text('{"command": "evaluate"}')  # it was killed after its manifest
     again = evaluate_folder(predictions, labels, out, classes=CLASSES)
+    assert not (out / "begun.json").exists()
     assert again.skipped
     assert not first.skipped
     assert (again.summary, again.exit_code) == (first.summary, 4)

@@ -38,6 +38,12 @@ def test_a_damaged_note_is_refused(tmp_path, text):
         pass
 
 
+def test_what_a_killed_process_was_writing_is_no_other_file(tmp_path):
+    (tmp_path / ".semiseg-01234567-1-01234567.tmp.json").touch()
+    with cohort(tmp_path, "covid", subjects=1, seed=0) as needed:
+        assert needed
+
+
 def test_a_folder_of_other_files_is_refused(tmp_path):
     (tmp_path / "scan.nii.gz").touch()
     with (

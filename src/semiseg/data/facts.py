@@ -18,6 +18,7 @@ import numpy as np
 from semiseg.data.dataset import Case
 from semiseg.data.duplicates import Box, bounding_box, content_hash, segment_hash
 from semiseg.data.images import BadFile, Scan, read_image, read_label
+from semiseg.errors import InputError
 from semiseg.files import cache_folder, write_json, write_text
 from semiseg.manifest import file_hash
 from semiseg.processes import each
@@ -107,14 +108,18 @@ def all_facts(cases: Sequence[Case], workers: int = 1) -> dict[str, CaseFacts]:
 def source_hash(path: Path) -> str:
     """`file_hash` of a scan or label file, remembered until its size or time of change differs.
 
-    Raises OSError if the file cannot be read.
+    Raises InputError if the file cannot be read, OSError if the cache cannot be written to.
     """
     place = _place(path, "hash")
     if place is not None and place.is_file():
         known = place.read_bytes()
         if re.fullmatch(rb"[0-9a-f]{32}", known):  # else damaged: every scan would have the hash of an emptied file
             return known.decode()
-    digest = file_hash(path)
+    try:
+        digest = file_hash(path)
+    except (OSError, ValueError) as error:  # a NUL in the name
+        found = getattr(error, "strerror", None) or error
+        raise InputError(f"{path}: got {found}, expected a readable file; restore it or leave the case out") from None
     if place is not None:
         write_text(place, digest)
     return digest

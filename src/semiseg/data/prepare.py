@@ -164,7 +164,7 @@ def _prepared_case(case: Case, image: Path, label: Path | None) -> PreparedCase:
 
 def _image_folder(case: Case, plan: Plan, folder: Path) -> Path:
     """Keyed by what the images hold and everything in the plan that changes the prepared image."""
-    return folder / "images" / _key([FORMAT, plan.preprocessing, *map(_hash, case.images)])
+    return folder / "images" / _key([FORMAT, plan.preprocessing, *map(source_hash, case.images)])
 
 
 def _label_folder(case: Case, plan: Plan, image: Path, folder: Path) -> Path | None:
@@ -172,20 +172,11 @@ def _label_folder(case: Case, plan: Plan, image: Path, folder: Path) -> Path | N
         return None
     meaning = plan.model_dump(mode="json", include={"relabel", "other_is_background", "ignore"})
     meaning["relabel"] = dict(sorted(meaning["relabel"].items()))  # a saved plan lists them in another order
-    return folder / "labels" / _key([image.name, list(plan.classes.values()), meaning, _hash(case.label)])
+    return folder / "labels" / _key([image.name, list(plan.classes.values()), meaning, source_hash(case.label)])
 
 
 def _key(parts: Any) -> str:
     return hashlib.blake2b(json.dumps(parts).encode(), digest_size=16).hexdigest()
-
-
-def _hash(path: Path) -> str:
-    try:
-        return source_hash(path)
-    except OSError as error:
-        raise InputError(
-            f"{path}: got {error.strerror}, expected a readable file; restore it or leave the case out"
-        ) from None
 
 
 def _write_image(case: Case, plan: Plan, target: Path) -> None:
@@ -200,7 +191,7 @@ def _write_image(case: Case, plan: Plan, target: Path) -> None:
             folder / "meta.json",
             {
                 "case": case.name,
-                "sources": {str(path): _hash(path) for path in case.images},
+                "sources": {str(path): source_hash(path) for path in case.images},
                 "file_shape": space.geometry.shape,
                 "affine": space.geometry.affine.tolist(),
                 "box": space.box,

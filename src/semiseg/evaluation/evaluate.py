@@ -31,7 +31,7 @@ from semiseg.evaluation.summary import DISTANCES, ScoredCase, Tally
 from semiseg.evaluation.truth import as_predicted, open_labels
 from semiseg.files import read_json, replacing, write_json
 from semiseg.jobs.shards import Shard, shards_folder
-from semiseg.manifest import MANIFEST, begin_anew, claim, file_hashes, json_hash, write_manifest
+from semiseg.manifest import MANIFEST, begin_anew, claim, file_hashes, json_hash, settle, write_manifest
 from semiseg.processes import each
 from semiseg.progress import say
 from semiseg.settings import ReadBack
@@ -123,6 +123,8 @@ def evaluate_folder(
     }
     earlier = None if shard else _earlier_result(out, inputs, settings, overwrite)
     if earlier is not None:
+        settle(out)
+        shutil.rmtree(shards_folder(out), ignore_errors=True)
         return earlier
     claim(out, "evaluate", ("metrics.csv", "summary.json", "failed.csv"), inputs=inputs)
     if not shard:

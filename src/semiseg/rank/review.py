@@ -152,8 +152,8 @@ def review_scans(
             continue
         record["cases"][name] = written
         sheet[name] = _line(name, written, ranked[name])
-        write_json(out / RECORD, record)  # at once: what is not in it would be refused by the next call
         _write_sheet(out / SHEET, sheet)
+        write_json(out / RECORD, record)  # at once and last: the next call keeps what is in it
         done.append(name)
     write_tables(out, loaded[0].plan.classes)
     write_text(out / "README.txt", README.format(folder=out))

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float
 
 from semiseg.errors import InputError, UserError
-from semiseg.files import read_json, replacing, write_json
+from semiseg.files import is_temporary, read_json, replacing, write_json
 from semiseg.processes import default_workers, each
 
 MARKER = "simulated.json"
@@ -36,7 +36,8 @@ def cohort(out: Path, world: str, *, subjects: int, seed: int, **settings: float
     found = read_json(marker, "what simulating left there", "choose another --out") if marker.is_file() else None
     if found != note | {"complete": True}:
         unfinished = found == note | {"complete": False}
-        if not unfinished and marker.parent.is_dir() and any(marker.parent.iterdir()):
+        there = marker.parent.iterdir() if marker.parent.is_dir() else ()
+        if not unfinished and not all(is_temporary(path.name) for path in there):
             other = found.get("simulated") if isinstance(found, dict) else None
             got = f"the cohort {json.dumps(other)}" if other else "a folder with other files"
             raise InputError(f"{out}: got {got}, expected an empty folder or {json.dumps(made)}; choose another --out")
