@@ -4,13 +4,17 @@ import html
 import html.parser
 import json
 import re
+import shutil
 
+import nibabel as nib
+import numpy as np
 import pytest
+import yaml
 from support.command_line import semiseg
-from support.finished import make_bench, make_dataset, make_ranking, make_run
+from support.finished import make_bench, make_dataset, make_label, make_ranking, make_run, save
 
 from semiseg.bench import statistics
-from semiseg.errors import UserError
+from semiseg.errors import InputError, UserError
 from semiseg.report import page as page_module
 from semiseg.report.page import VENDOR, niivue, report_folders, write_report
 from semiseg.report.sources import open_studies
@@ -239,6 +243,52 @@ def test_scans_that_are_gone_leave_a_report_without_pictures(tmp_path):
     page = Page(report_folders([run]).read_text("utf-8"))
     assert page.images == []
     assert "0.650" in page.tables["s1-summary"][1][1]
+
+
+def test_a_run_of_somebody_else_does_not_choose_which_scans_are_shown(tmp_path, capsys):
+    """Its settings name a folder here, with scans of the same names: none of them ends in the file."""
+    theirs, ours = make_dataset(tmp_path / "theirs"), make_dataset(tmp_path / "ours")
+    run = make_run(tmp_path / "run", theirs)
+    for path in (*ours.glob("images/*"), *ours.glob("labels/*")):
+        scan = nib.load(path)
+        save(np.asanyarray(scan.dataobj)[::-1].copy(), path)
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    (run / "config.yaml").write_text(yaml.safe_dump({**config, "data": {**config["data"], "path": str(ours)}}))
+    page = Page(report_folders([run]).read_text("utf-8"))
+    assert page.images == []
+    assert "viewer-program" not in page.ids
+    assert "5 of 5 scored scans are not shown, as the files in" in capsys.readouterr().err
+    # no more than a label that is theirs helps
+    for name in "abcde":
+        shutil.copy(theirs / "labels" / f"{name}.nii.gz", ours / "labels")
+    assert Page(report_folders([run]).read_text("utf-8")).images == []
+    for name in "abcde":
+        shutil.copy(theirs / "images" / f"{name}.nii.gz", ours / "images")
+    assert Page(report_folders([run]).read_text("utf-8")).images  # the scans that were scored, in another place
+
+
+def test_predictions_that_were_made_after_the_scores_are_not_shown_with_them(tmp_path, capsys):
+    run = make_run(tmp_path / "run", make_dataset(tmp_path / "data"))
+    save(make_label(-1), run / "predictions" / "a.nii.gz")
+    report_folders([run])
+    assert "a: no picture: " in (err := capsys.readouterr().err)
+    assert "a.nii.gz: got another prediction than was scored" in err
+    assert "b: no picture" not in err
+
+
+def test_a_run_given_twice_is_refused(folder):
+    for again in (folder / "supervised", folder / "supervised" / ".." / "supervised"):
+        with pytest.raises(UserError, match="supervised: got it twice, expected every folder once; leave one out"):
+            report_folders([folder / "supervised", again])
+
+
+def test_a_table_of_scores_without_a_row_is_damage(tmp_path):
+    run = make_run(tmp_path / "run", make_dataset(tmp_path / "data"))
+    table = run / "scores" / "metrics.csv"
+    for text in ("", table.read_text().partition("\n")[0] + "\n"):
+        table.write_text(text)
+        with pytest.raises(InputError, match=r"metrics\.csv: got no "):
+            report_folders([run])
 
 
 def test_scores_of_scans_that_were_trained_on_are_told(folder, tmp_path):

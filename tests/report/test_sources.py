@@ -30,7 +30,7 @@ def test_runs_go_by_as_much_of_their_path_as_tells_them_apart(root):
     assert alone.title == "run"
     assert alone.arms[0].results[0].evaluation == root / "a" / "run" / "scores"
     assert set(alone.cases) == set("abcde")
-    with pytest.raises(UserError, match="no name twice"):
+    with pytest.raises(UserError, match="got it twice"):
         open_studies([root / "a" / "run", root / "b" / ".." / "a" / "run"])
 
 

@@ -92,9 +92,10 @@ def make_run(run, data, *, method="supervised", shift=0.0, labelled=3, validatio
         make_scores(run / "scores", shift)
         for case in DICE:
             save(make_label(1), run / "predictions" / f"{case}.nii.gz")
-        images = [path for path in (data / "images" / f"{case}.nii.gz" for case in DICE) if path.exists()]
+        images = [path for path in (data / "images" / f"{case}.nii.gz" for case in CASES) if path.exists()]
         write_manifest(run / "predictions", "predict", images, [], 1.0, models=[str(run)])
-        files = [run / "predictions" / f"{case}.nii.gz" for case in DICE]
+        labels = [path for path in (data / "labels" / f"{case}.nii.gz" for case in CASES) if path.exists()]
+        files = [*(run / "predictions" / f"{case}.nii.gz" for case in DICE), *labels]
         write_manifest(run / "scores", "evaluate", files, [], 1.0, settings={})
         if validation:
             shutil.copytree(run / "scores", run / "scores-last")

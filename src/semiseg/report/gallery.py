@@ -143,7 +143,10 @@ def _shown(
 def _prediction(result: Result, case: str) -> Path:
     assert result.predictions is not None
     picture = result.predictions / f"{case}.png"
-    return picture if picture.exists() else result.predictions / f"{case}.nii.gz"
+    file = picture if picture.exists() else result.predictions / f"{case}.nii.gz"
+    if file.exists() and not result.has_seen(file):
+        raise InputError(f"{file}: got another prediction than was scored, expected that one; evaluate again")
+    return file
 
 
 def _row(views: Views, axis: int, case: str, means: dict[str, dict[str, float]], large: bool) -> tuple[Panel, ...]:

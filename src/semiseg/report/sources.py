@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,9 +17,11 @@ from semiseg.bench.results import Finished, read_finished
 from semiseg.data.dataset import Case
 from semiseg.data.layouts import open_dataset
 from semiseg.errors import UserError
+from semiseg.files import is_there
 from semiseg.manifest import Made, read_manifest
-from semiseg.rank.correlation import Correlation, rank_correlation
-from semiseg.report.study import Arm, Result, Study, read_text
+from semiseg.progress import say
+from semiseg.rank.correlation import Correlation, rank_correlation, read_ranking
+from semiseg.report.study import Arm, Result, Study
 from semiseg.runs.contents import read_scores
 from semiseg.runs.folder import METRICS, RunFolder
 
@@ -50,9 +51,14 @@ def open_studies(folders: Sequence[Path]) -> list[Study]:
     A folder is a run, a bench (bench.yaml), a ranking (ranking.csv) or an evaluation (metrics.csv). A run's own scores
     are in `scores`, its own predictions in `predictions`; rankings directly inside a run are found.
 
-    Raises UserError for a folder that is none of these or belongs to none of the runs, InputError for a damaged one.
+    Raises UserError for a folder that is given twice, is none of these or belongs to none of the runs, InputError for a
+    damaged one.
     """
-    kinds = {Path(folder): _kind(Path(folder)) for folder in folders}
+    kinds: dict[Path, str] = {}
+    for folder in map(Path, folders):
+        if any(folder.resolve() == other.resolve() for other in kinds):
+            raise UserError(f"{folder}: got it twice, expected every folder once; leave one out")
+        kinds[folder] = _kind(folder)
     of = {kind: [folder for folder, own in kinds.items() if own == kind] for kind in dict.fromkeys(kinds.values())}
     runs = of.get("run", [])
     evaluations = [_beside(folder, _predictions_of_evaluation(folder)) for folder in of.get("evaluation", [])]
@@ -89,7 +95,7 @@ def runs_study(
     return Study(
         title,
         arms,
-        cases=_cases([result.run for result in results if result.evaluation]),
+        cases=_cases([result for result in results if result.evaluation]),
         correlations=_correlations(arms, rankings),
         commands=tuple(commands or (line for result in results for line in _run_commands(result))),
         settings={result.method: RunFolder(result.run).config_text() for result in results},
@@ -184,7 +190,7 @@ def _bench(folder: Path, rankings: Sequence[_Beside]) -> Study:
     return Study(
         f"Comparison: {folder.resolve().name}",
         arms,
-        cases=_cases([arms[0].results[0].run]) if arms else {},
+        cases=_cases([arms[0].results[0]]) if arms else {},
         lines=tuple(summarise(everything)) if everything else (),
         unfinished=tuple(unfinished),
         correlations=_correlations(arms, rankings),
@@ -212,17 +218,28 @@ def _arm(folder: Path, runs: Sequence[Run]) -> Arm:
     return Arm(name, first.method, results, first.labelled, first.budget)
 
 
-def _cases(runs: Sequence[Path]) -> dict[str, Case]:
-    """The cases of the runs' datasets, as far as these are still there."""
+def _cases(results: Sequence[Result]) -> dict[str, Case]:
+    """The scans that were scored, as far as they are still there, and are those that were scored."""
     found: dict[str, Case] = {}
-    asked = []
-    for run in runs:
-        data: Mapping[str, Any] = RunFolder(run).read_config()["data"]
-        where = (data["path"], data.get("layout"), data.get("unlabelled"), data.get("channels"))
-        if where in asked or not Path(data["path"]).exists():
+    for result in results:
+        data: Mapping[str, Any] = RunFolder(result.run).read_config()["data"]
+        if not is_there(Path(data["path"])):
             continue
-        asked.append(where)
-        found |= {case.name: case for case in open_dataset(*where).cases if case.label is not None}
+        dataset = open_dataset(data["path"], data.get("layout"), data.get("unlabelled"), data.get("channels"))
+        scored = {score.case for score in result.scores()} - found.keys()
+        others = []
+        for case in dataset.cases:
+            if case.label is None or case.name not in scored:
+                continue
+            if result.has_seen(*case.images, case.label):
+                found[case.name] = case
+            else:
+                others.append(case.name)
+        if others:
+            say(
+                f"{result.run}: {len(others)} of {len(scored)} scored scans are not shown, as the files in "
+                f"{data['path']} are not those that were scored ({', '.join(others):.200})"
+            )
     return found
 
 
@@ -239,7 +256,7 @@ def _correlations(arms: Sequence[Arm], rankings: Sequence[_Beside]) -> dict[str,
 
 
 def _correlation(ranking: Path, evaluation: Path) -> list[Correlation]:
-    rows = list(csv.DictReader(read_text(ranking).splitlines()))
+    rows = read_ranking(ranking, ("case", "class", "value", "kind"))
     if not {row["case"] for row in rows} & {score.case for score in read_scores(evaluation / METRICS)}:
         return []  # scans without labels
     score = next((name for name in ESTIMATES if any(row.get(name) for row in rows)), ESTIMATES[-1])

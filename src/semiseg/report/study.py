@@ -5,11 +5,13 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 from semiseg.bench.lines import Line
 from semiseg.data.dataset import Case
-from semiseg.errors import InputError
+from semiseg.data.facts import source_hash
+from semiseg.manifest import read_manifest
 from semiseg.rank.correlation import Correlation
 from semiseg.runs.contents import RunResult, Score, far_ml_by_case, read_scores
 from semiseg.runs.folder import METRICS, RunFolder
@@ -27,6 +29,17 @@ class Result:
     """Holds `metrics.csv`; None where nothing was scored."""
     predictions: Path | None = None
     """Holds `CASE.nii.gz`."""
+
+    @cached_property
+    def seen(self) -> frozenset[str]:
+        """Hashes of the files that were predicted from and scored: scans, labels and predictions."""
+        made = [read_manifest(folder) for folder in (self.evaluation, self.predictions) if folder]
+        return frozenset(hash_ for one in made if one for hash_ in one.inputs.values())
+
+    def has_seen(self, *files: Path) -> bool:
+        """Whether files are still those. A run of somebody else says where scans were: which of ours lie there is not
+        for it to show."""
+        return all(file.is_file() and source_hash(file) in self.seen for file in files)
 
     def scores(self) -> list[Score]:
         """Regions last within a case. Raises InputError for a missing or damaged table."""
@@ -153,10 +166,3 @@ def case_means(scores: Sequence[Score]) -> dict[str, float]:
         if score.in_truth and score.kind == "class" and score.dice is not None:
             by_case.setdefault(score.case, []).append(score.dice)
     return {case: statistics.fmean(values) for case, values in by_case.items()}
-
-
-def read_text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: {error}, expected a finished run and evaluation; run them again") from None

@@ -10,6 +10,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from semiseg.errors import InputError
 from semiseg.settings import ReadBack
 from semiseg.tables import parse_table
 
@@ -144,7 +145,10 @@ def far_ml_by_case(scores: Sequence[Score]) -> dict[str, float]:
 def read_scores(metrics_csv: Path) -> list[Score]:
     """The rows of a table that `semiseg evaluate` wrote. Raises InputError for a missing or damaged one."""
     expected, action = "the metrics.csv of `semiseg evaluate`", "evaluate again with --overwrite"
-    return parse_table(metrics_csv, _NEEDED, expected, action, _score)
+    scores = parse_table(metrics_csv, _NEEDED, expected, action, _score)
+    if not scores:
+        raise InputError(f"{metrics_csv}: got no row, expected {expected}; {action}")
+    return scores
 
 
 def _score(row: Mapping[str, str]) -> Score:
