@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from reference import equireg as oracle
 
 from semiseg.data.dataset import Case, Dataset
 from semiseg.data.splits import Splits, make_splits
@@ -282,6 +283,49 @@ def test_labelled_cases_without_their_labels_may_be_unlabelled_too(tmp_path: Pat
     assert Splits.load(tmp_path / "splits.json", Dataset(HERE, "plain", tuple(CASES))) == splits
     alone = draw(reuse_labelled=True)
     assert names(alone.unlabelled) == names(alone.labelled) == names(tuple(CASES))
+
+
+def test_unlabelled_patients_are_the_last_of_the_shuffle_that_labels_the_first() -> None:
+    """268 patients, as in the thesis: 10 % labels and half unlabelled are 27 and 134, and so is half beside all labels."""
+    patients = [case(f"patient{index:03d}") for index in range(268)]
+    shuffled: list[str] = []
+    for count in range(1, 269):
+        (new,) = names(draw(patients, labelled=str(count)).labelled) - {*shuffled}
+        shuffled.append(new)
+    for labelled, unlabelled in itertools.product((1, 5, 10, 60, 100), (0, 1, 33, 50, 95, 100)):
+        splits = draw(patients, labelled=f"{labelled}%", unlabelled_part=f"{unlabelled}%", unlabelled_of="all")
+        first, last = oracle.cut(shuffled, labelled, unlabelled)
+        assert names(splits.labelled) == {*first}
+        assert names(splits.unlabelled) == {*last}
+        assert all(case.label is None for case in splits.unlabelled)
+    sizes = [(len(part.labelled), len(part.unlabelled)) for part in (
+        draw(patients, labelled=spec, unlabelled_part="50%", unlabelled_of="all") for spec in ("10%", "100%", "3")
+    )]  # fmt: skip
+    assert sizes == [(27, 134), (268, 134), (3, 134)]
+    assert len(draw(patients, labelled="10%", unlabelled_of="all").unlabelled) == 268
+    assert len(draw(patients, labelled="10%", unlabelled_part="7", unlabelled_of="all").unlabelled) == 7
+    assert len(draw(patients, labelled="10%", unlabelled_part="50%").unlabelled) == 121  # half of the rest, rounded up
+
+
+def test_parts_of_all_keep_groups_whole_and_leave_held_out_ones() -> None:
+    splits = draw(
+        [*PATIENTS, bare("new", group="new")],
+        labelled="2",
+        val="1",
+        test="1",
+        unlabelled_part="90%",
+        unlabelled_of="all",
+    )
+    groups = {one.group for one in splits.unlabelled}
+    assert len(groups) == 8  # 90 % of the nine that are neither validation nor test, rounded down
+    assert len(splits.unlabelled) == sum(one.group in groups for one in [*PATIENTS, bare("new", group="new")])
+    assert not groups & {one.group for one in splits.val + splits.test}
+    with pytest.raises(UserError, match=r"data\.reuse_labelled: got true with data\.unlabelled_of all.*; leave it out"):
+        draw(labelled="2", reuse_labelled=True, unlabelled_of="all")
+    with pytest.raises(
+        UserError, match=r"data\.unlabelled_part: got '31' \(31 groups\), expected at most 30, the training"
+    ):
+        draw(labelled="2", unlabelled_part="31", unlabelled_of="all")
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import torch
 from support.runs import PLAN, settings_of
 
 from semiseg.errors import InputError, UserError
+from semiseg.experiments import experiment
 from semiseg.experiments.experiment import plan_dataset, prepare_dataset, train_run
 from semiseg.experiments.run_settings import RunSettings
 from semiseg.models.model import load_model
@@ -74,6 +75,30 @@ def test_patience_needs_validation_scans(plain_cohort, tmp_path):
     with pytest.raises(UserError, match=r"training.patience: got 5 without validation scans, .* give --val"):
         train_run(settings, tmp_path / "run", device="cpu", workers=1)
     assert not (tmp_path / "run").exists()  # the corrected command may have the same --out
+
+
+def test_patience_goes_by_the_share_of_labels_and_unlabelled_scans_may_be_of_all(plain_cohort, tmp_path, monkeypatch):
+    """Six scans with labels, one of them for validation and one for testing: two of four are labelled."""
+    seen = []
+
+    def fit(_method, _plan, cases, training, *_args, **_kwargs):
+        seen.append((cases, training.patience_at(*cases.labelled_groups)))
+        raise InputError("enough")
+
+    monkeypatch.setattr(experiment, "fit", fit)
+    root = plain_cohort(labelled=6, unlabelled=1)
+    data = {"labelled": "2", "val": "1", "test": "1", "unlabelled_of": "all", "unlabelled_part": "70%"}
+    training = {"patience": {"10%": 3, "50%": 7, "100%": 9}}
+    with pytest.raises(InputError, match="enough"):
+        train_run(settings_of(root, "equireg", data=data, training=training), tmp_path / "run", device="cpu", workers=1)
+    ((cases, patience),) = seen
+    assert (cases.labelled_groups, patience) == ((2, 4), 7)
+    assert len(cases.unlabelled) == 3  # 70 % of the four and the one without a label, rounded down
+    labelled, unlabelled, held_out = (
+        {case.name for case in part} for part in (cases.labelled, cases.unlabelled, cases.validation)
+    )
+    assert len(labelled) == 2
+    assert not unlabelled & held_out
 
 
 def test_labelled_scans_alone_train_both_terms(plain_cohort, tmp_path):

@@ -55,6 +55,21 @@ def test_recipes_of_roam_train_as_its_authors_do(name):
     assert ("unlabelled_batch" in settings["plan"]) == name.endswith("semi")
 
 
+@pytest.mark.parametrize("name", ["brats19-equireg", "brats19-supervised"])
+def test_recipes_of_the_thesis_train_as_it_does(name):
+    settings = RunSettings.parse(read_settings(None, {"recipe": name, "data.path": "scans"}), where="")
+    for labelled, patience in {3: 10_000, 14: 20_000, 27: 30_000, 60: 40_000, 268: 40_000}.items():
+        assert settings.training.patience_at(labelled, 268) == patience
+    network = settings.plan["network"]
+    assert (network["momentum"], network["epsilon"]) == (0.01, 0.001)  # Keras: .99 and 1e-3
+    assert network["name"] == "fcdensenet"
+    assert (settings.training.optimiser, settings.training.lr) == ("adam", 1e-3)
+    if name == "brats19-equireg":
+        assert (settings.plan["batch"], settings.plan["unlabelled_batch"]) == (2, 6)
+        assert (settings.data.unlabelled_of, settings.data.unlabelled_part) == ("all", None)
+        assert settings.resolved()["method"]["one_pass"]
+
+
 def test_flags_win_over_the_file_and_the_file_over_the_recipe(tmp_path):
     config = tmp_path / "mine.yaml"
     config.write_text("training: {steps: 7, lr: 0.5}\nplan: {batch: 1}\n")

@@ -156,3 +156,11 @@ def share_of_mirrored(parts=8, fewest=3, chance=0.5):
     """How many of the samples are mirrored along one axis, where from `fewest` to all parts are chosen, evenly."""
     counts = range(fewest, parts + 1)
     return sum(count / parts for count in counts) / len(counts) * chance
+
+
+def cut(shuffled, labelled_percent, unlabelled_percent):
+    """`sup_cut` and `unsup_cut`: the first of the shuffled patients, rounded up, and the last, rounded down."""
+    patients = len(shuffled)
+    first = (labelled_percent * patients + 99) // 100
+    last = unlabelled_percent * patients // 100
+    return [*shuffled[:first]], [shuffled[k] for k in range(patients - last, patients)]

@@ -6,12 +6,12 @@ import difflib
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from math import ceil
+from math import ceil, floor
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from semiseg.data.dataset import Case, Dataset
 from semiseg.errors import InputError, UserError
@@ -99,6 +99,7 @@ def make_splits(
     test: str | None = None,
     fold: str | None = None,
     unlabelled_part: str | None = None,
+    unlabelled_of: Literal["rest", "all"] = "rest",
     reuse_labelled: bool = False,
     split_seed: int = 0,
     draw: int = 0,
@@ -109,15 +110,18 @@ def make_splits(
     labelled, val, test: a count of groups ("4"; "1" is one group), a fraction of groups with a point or %
     ("0.1", "10%", "1.0"; rounded up), or a file of case names, one a line (looked for as given, then in
     `base`). Default: every case with a label, none, none. fold: "K/N", instead of val and test.
-    unlabelled_part: a count or fraction of the groups of unlabelled cases, all unless told. reuse_labelled:
-    labelled cases are unlabelled ones too, their labels hidden there.
+    unlabelled_part: a count or fraction of the groups of unlabelled cases, all unless told. unlabelled_of: whose
+    part that is, of the groups that are not labelled (rest) or of all training groups, labelled ones among them
+    (all; a fraction is rounded down). reuse_labelled: labelled cases are unlabelled ones too, their labels hidden
+    there.
 
     Groups that have labels are ranked by a hash of (split_seed, group): the first are test, the next are
     validation. With a fold they are cut into N parts, whose sizes differ by one at most: part K is test, the next
     (after the last, the first) is validation. Cases that the dataset itself puts somewhere stay there and are
     not counted. The remaining groups with labels are ranked by a hash of (draw, group) and the first are
     labelled; all others lose their labels here. If only a part of the unlabelled groups is used, it is the first
-    by another hash of (draw, group). So draws nest, and a dropped case moves no other past its neighbours.
+    by another hash of (draw, group); of all groups, the last by the hash that labels the first, so that as few as
+    possible are both. So draws nest, and a dropped case moves no other past its neighbours.
     Unlabelled scans of a validation or test group are not used. Raises InputError if a group would part,
     UserError if more is asked than there is.
     """
@@ -141,7 +145,15 @@ def make_splits(
         lists[places[case.group_name] if used else "unused"].append(case)
     _need_labels(lists["val"], "--val")
     labelled_cases = tuple(case for case in free if case.name in chosen)
-    others = _part([case for case in free if case.name not in chosen], unlabelled_part, draw)
+    if unlabelled_of == "all":
+        if reuse_labelled:
+            raise UserError(
+                "data.reuse_labelled: got true with data.unlabelled_of all, which has the labelled scans among them; "
+                "leave it out"
+            )
+        others = _last(free, unlabelled_part, draw)
+    else:
+        others = _part([case for case in free if case.name not in chosen], unlabelled_part, draw)
     return Splits(
         labelled=labelled_cases,
         unlabelled=tuple(replace(case, label=None) for case in (*others, *labelled_cases * reuse_labelled)),
@@ -206,11 +218,24 @@ def _part(cases: list[Case], spec: str | None, draw: int) -> list[Case]:
     """The cases of the first of their ranked groups, as many as asked."""
     if spec is None:
         return cases
+    ranked = _rank("unlabelled", draw, {case.group_name for case in cases})
+    groups = set(ranked[: _count_of_part(spec, ranked, "the groups without labels")])
+    return [case for case in cases if case.group_name in groups]
+
+
+def _last(cases: list[Case], spec: str | None, draw: int) -> list[Case]:
+    """The cases of the last of the groups as labels are drawn, as many as asked (EquiReg's `unsup_cut`)."""
+    if spec is None:
+        return cases
+    ranked = _rank("labelled", draw, {case.group_name for case in cases})
+    groups = set(ranked[len(ranked) - _count_of_part(spec, ranked, "the training groups", floor) :])
+    return [case for case in cases if case.group_name in groups]
+
+
+def _count_of_part(spec: str, ranked: list[str], which: str, rounded: Callable[[Fraction], int] = ceil) -> int:
     if not _SHARE.fullmatch(spec):
         raise UserError(f"data.unlabelled_part: got {spec!r}, expected a count (4) or a fraction (0.1 or 10%)")
-    ranked = _rank("unlabelled", draw, {case.group_name for case in cases})
-    groups = set(ranked[: _count(spec, "data.unlabelled_part", len(ranked), ranked, "the groups without labels")])
-    return [case for case in cases if case.group_name in groups]
+    return _count(spec, "data.unlabelled_part", len(ranked), ranked, which, rounded)
 
 
 def _rank(purpose: str, seed: int, groups: Iterable[str]) -> list[str]:
@@ -226,6 +251,7 @@ def _count(
     pool_size: int,
     left: Sequence[str],
     which: str = "the groups with labels that are still free",
+    rounded: Callable[[Fraction], int] = ceil,
 ) -> int:
     """How many groups a count or fraction asks for, in exact arithmetic: 10% of 30 is 3, never 4."""
     percent = spec.endswith("%")
@@ -233,7 +259,7 @@ def _count(
     is_count = "." not in spec and not percent
     if not is_count and share > 1:
         raise UserError(f"{flag}: got {spec!r}, expected a fraction up to 1.0 or 100%; a count has no point")
-    count = int(share) if is_count else ceil(share * pool_size)
+    count = int(share) if is_count else rounded(share * pool_size)
     if count > len(left):
         raise UserError(f"{flag}: got {spec!r} ({count} groups), expected at most {len(left)}, {which}; ask for fewer")
     return count

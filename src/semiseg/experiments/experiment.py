@@ -22,11 +22,12 @@ from semiseg.data.splits import Splits, make_splits
 from semiseg.devices import chosen_device, peak_memory_gb, require_memory
 from semiseg.draws import seed_of
 from semiseg.errors import InputError, UserError
+from semiseg.experiments.mirrors import mirrored_sides
 from semiseg.experiments.run_settings import DataConfig, RunSettings, method_settings
 from semiseg.experiments.score import scored_names
 from semiseg.files import write_json
 from semiseg.manifest import BEGUN, claim
-from semiseg.methods import build_method
+from semiseg.methods import METHODS, build_method
 from semiseg.methods.own import refuse_other_file
 from semiseg.models.model import build_network, checkpoint_weights, save_model, start_from
 from semiseg.models.volumes import reference_volumes
@@ -102,6 +103,7 @@ def _drawn(data: DataConfig, drawn_from: Dataset, dataset: Dataset, names: Colle
         test=None if "test" in declared else data.test,
         fold=data.fold,
         unlabelled_part=data.unlabelled_part,
+        unlabelled_of=data.unlabelled_of,
         reuse_labelled=data.reuse_labelled,
         split_seed=data.split_seed,
         draw=data.draw,
@@ -117,7 +119,10 @@ def plan_dataset(settings: RunSettings, workers: int | None = None, *, announce:
     """
     workers = default_workers() if workers is None else workers
     dataset, splits = _announced(settings, workers) if announce else checked_splits(settings.data, workers)[:2]
-    return _plan_of(settings, dataset, splits, workers)
+    plan = _plan_of(settings, dataset, splits, workers)
+    if announce:
+        _say_mirrored(settings, plan)
+    return plan
 
 
 def prepare_dataset(settings: RunSettings, workers: int | None = None) -> list[PreparedCase]:
@@ -197,6 +202,7 @@ def _train(
         refuse_changed(folder.provenance, labelled_by)
     plan = Plan.load(folder.plan) if begun else _plan_of(settings, dataset, splits, workers)
     _say_windowed(splits, plan, workers)
+    _say_mirrored(settings, plan)
     require_memory(chosen_device(device), plan_memory_gb(plan) / SLACK, "plan")
     torch.manual_seed(seed_of(settings.seed, "initialisation"))
     network = build_network(plan)
@@ -230,6 +236,7 @@ def _train(
         labelled=prepared(splits.labelled),
         unlabelled=prepared(splits.unlabelled) if method.wants_unlabelled else [],
         validation=prepared(splits.val),
+        labelled_groups=_labelled_groups(dataset, splits),
     )
     say(
         f"{name}: {len(cases.labelled)} labelled + {len(cases.validation)} validation scans, "
@@ -265,7 +272,8 @@ def _finish(
         "memory_gb": peak_memory_gb(),
         "precision": progress.precision,
     }
-    early = f", no better for {settings.training.patience}" if progress.stopped_early else ""
+    patience = settings.training.patience_at(*cases.labelled_groups)
+    early = f", no better for {patience}" if progress.stopped_early else ""
     volumes = [one.model_dump() for one in reference_volumes([*cases.labelled, *cases.validation], plan)]
     facts = {"classes": plan.classes, "settings": settings.resolved(), "scores": result, "volumes": volumes}
     save_model(folder.model, checkpoint_weights(folder, used), plan, facts)
@@ -309,6 +317,19 @@ def _say_windowed(splits: Splits, plan: Plan, workers: int) -> None:
     count = sum(windowed_already(of_case, plan) for of_case in ranges)
     if count:
         say(f"{count} of {len(ranges)} scans: {AS_WINDOWED}")
+
+
+def _say_mirrored(settings: RunSettings, plan: Plan) -> None:
+    name, config = method_settings(settings)
+    for warning in mirrored_sides(plan, METHODS[name].Config.parse(config, where="method")):
+        say(warning)
+
+
+def _labelled_groups(dataset: Dataset, splits: Splits) -> tuple[int, int]:
+    """How many groups of scans are labelled, and how many could be: all that have labels and are not held out."""
+    held_out = {case.group_name for case in (*splits.val, *splits.test)}
+    able = {case.group_name for case in dataset.cases if case.label is not None and case.split != "unlabelled"}
+    return len({case.group_name for case in splits.labelled}), len(able - held_out)
 
 
 def _refuse_other_settings(folder: RunFolder, settings: RunSettings) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -39,6 +39,8 @@ class DataConfig(Settings):
     """K/N: instead of `val` and `test`, see `make_splits`."""
     unlabelled_part: str | None = None
     """A count or fraction of the groups of unlabelled scans; all unless told."""
+    unlabelled_of: Literal["rest", "all"] = "rest"
+    """Whose part: of the groups that are not labelled, or of all training groups, labelled ones among them."""
     reuse_labelled: bool = False
     """Labelled scans, without their labels, are unlabelled scans too."""
     split_seed: int = 0
