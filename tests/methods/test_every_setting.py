@@ -33,6 +33,7 @@ OTHER: dict[str, Any] = {
     "layers": ("2",),
     "alpha": 5.0,
     "per_sample": True,
+    "mix_labelled": True,
     "mix_skips": False,
     "views": 3,
     "warp_logits": True,

@@ -31,6 +31,16 @@ def test_mix_is_the_formula_on_any_shape():
     assert mix.mask(valid).tolist() == [[True, False], [True, False]]
 
 
+def test_spared_rows_stay_as_they_are_and_others_are_mixed_with_them():
+    mix = Mix(torch.tensor([2, 0, 1]), torch.tensor([0.7, 0.7, 0.6])).sparing(1)
+    x = torch.tensor([[1.0, 0.3], [3.0, 0.0], [5.0, 0.1]])
+    mixed = mix(x)
+    assert torch.equal(mixed[0], x[0])
+    torch.testing.assert_close(mixed[1:], torch.stack([0.7 * x[1] + 0.3 * x[0], 0.6 * x[2] + 0.4 * x[1]]))
+    valid = torch.tensor([[True, True], [False, True], [False, False]])
+    assert mix.mask(valid).tolist() == [[True, True], [False, True], [False, False]]
+
+
 @pytest.mark.parametrize("precision", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("per_sample", [False, True])
 def test_features_in_16_bits_are_mixed_with_the_share_of_the_targets(precision, per_sample):

@@ -3,10 +3,11 @@
 Bdair, Wiestler, Navab, Albarqouni: ROAM: Random Layer Mixup for Semi-Supervised Learning in Medical Imaging,
 arXiv 2003.09439. With `layers = ("input",)` it is MixMatch (Berthelot et al., arXiv 1905.02249): `preset = "mixmatch"`.
 
-What differs from the authors' code, unless `preset = "2020"`: skip connections around the mixed layer are mixed with
-the same draw (there, the decoder saw them unmixed while the target was mixed); the label guess comes from the
-average network in evaluation mode; unlabelled images and their guesses get EquiReg's warp before they are mixed;
-every layer of the set can be drawn; weights are for sums over classes.
+What differs from the authors' code, unless `preset = "2020"`: labelled images are not mixed, but unlabelled ones are with
+all (many classes are learned late from mixed labels); skip connections around the mixed layer are mixed with the same
+draw (there, the decoder saw them unmixed while the target was mixed); the label guess comes from the average network in
+evaluation mode; unlabelled images and their guesses get EquiReg's warp before they are mixed; every layer of the set
+can be drawn; weights are for sums over classes.
 """
 
 from __future__ import annotations
@@ -47,6 +48,7 @@ class RoamConfig(ConsistencyConfig):
             "temperature": 0.5,
             "alpha": 0.75,
             "layers": ("input", "1", "last"),
+            "mix_labelled": True,
             "mix_skips": False,
             "warp": WarpConfig(probability=0),
             "dice": False,
@@ -61,6 +63,7 @@ class RoamConfig(ConsistencyConfig):
             "alpha": 0.75,
             "layers": ("input",),
             "per_sample": True,
+            "mix_labelled": True,
             "mix_skips": False,  # there is none around the input: for networks that do not name theirs
             "views": 2,
             "warp": WarpConfig(probability=0),
@@ -75,6 +78,9 @@ class RoamConfig(ConsistencyConfig):
     """Of the Beta distribution that the mixing share is drawn from."""
     per_sample: bool = False
     """Draw one share a sample instead of one a batch."""
+    mix_labelled: bool = False
+    """Mix labelled images too. False: they are seen as they are, and unlabelled ones are mixed with all. Without
+    unlabelled images they are mixed in any case."""
     mix_skips: bool = True
     """Mix every skip connection that leads around the mixed layer. False leaks the unmixed image to the decoder."""
     warp: WarpConfig = PUBLISHED_WARP
@@ -117,6 +123,8 @@ class Roam(SemiSupervised):
         u, guess, inside = self.guesses(batch, draws, progress)
         image = torch.cat([batch.image, *u])
         mix = Mix.draw(len(image), self.config.alpha, draws.of("mix"), self.config.per_sample)
+        if self.wants_unlabelled and not self.config.mix_labelled:
+            mix = mix.sparing(len(batch.image))
         with edited(self.network, self.edits(mix, draws.of("layer"))):
             logits = self.network(image)
         label, watch = self.unlearned(batch.label, logits[labelled], progress)
@@ -131,7 +139,7 @@ class Roam(SemiSupervised):
 
     def guesses(self, batch: Batch, draws: Draws, progress: float) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
         """Strong views of the unlabelled images, their sharpened guesses, and where both are valid; nothing before the
-        ramp: guesses are only noise then, and the labelled images are mixed among themselves."""
+        ramp: guesses are only noise then, and labelled images are alone."""
         u, config = batch.unlabelled, self.config
         if not len(u) or not config.learns_from_unlabelled(progress):
             return [], [], []

@@ -30,6 +30,10 @@ class Mix:
         share = torch.from_numpy(np.maximum(drawn, 1 - drawn)).float().expand(batch)
         return cls(torch.randperm(batch, generator=generator), share)
 
+    def sparing(self, rows: int) -> Mix:
+        """The same, but the first rows stay as they are; others are still mixed with them."""
+        return Mix(torch.cat([torch.arange(rows), self.partner[rows:]]), self.share)
+
     def __call__(self, x: Float[Tensor, "b *any"]) -> Float[Tensor, "b *any"]:
         """In the precision of `x`, but with the same share in every precision: features in 16 bits and targets in 32
         are mixed alike. A tensor of shares would be rounded to that of `x`, by up to .002 in bf16."""
