@@ -286,7 +286,7 @@ def test_labelled_cases_without_their_labels_may_be_unlabelled_too(tmp_path: Pat
 
 
 def test_unlabelled_patients_are_the_last_of_the_shuffle_that_labels_the_first() -> None:
-    """268 patients, as in the thesis: 10 % labels and half unlabelled are 27 and 134, and so is half beside all labels."""
+    """268 patients, as in the thesis: 10 % labels are 27, half of all are 134, however many are labelled."""
     patients = [case(f"patient{index:03d}") for index in range(268)]
     shuffled: list[str] = []
     for count in range(1, 269):

@@ -224,7 +224,7 @@ def test_an_image_that_is_learned_altogether_counts_as_zero():
 
 
 @both
-def test_soft_annealing_weighs_every_labelled_voxel_by_what_is_missing(dims):
+def test_soft_annealing_weighs_every_labelled_voxel_by_what_is_left_to_learn(dims):
     settings = {"preset": "2020", "annealing": "soft", "per_image": False}
     method, batch = method_under_test("equireg", dims, **settings), ragged_batch(dims)
     labelled, label = logits_of(method.network, batch.image), array(batch.label)

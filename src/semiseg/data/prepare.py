@@ -25,7 +25,7 @@ from semiseg.files import cache_folder, new_folder, write_json
 from semiseg.processes import each
 from semiseg.types import IGNORE, Geometry
 
-FORMAT = 1
+FORMAT = 2
 """Part of every key: raise it when the meaning of what is written changes."""
 
 FOREGROUND_VOXELS = 2000
