@@ -1,7 +1,6 @@
 """ROAM: image, guess and validity of a strong view move alike; guesses over several views; MixMatch."""
 
 from collections import Counter, OrderedDict
-from dataclasses import replace
 
 import numpy as np
 import pytest
