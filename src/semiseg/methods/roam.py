@@ -3,11 +3,11 @@
 Bdair, Wiestler, Navab, Albarqouni: ROAM: Random Layer Mixup for Semi-Supervised Learning in Medical Imaging,
 arXiv 2003.09439. With `layers = ("input",)` it is MixMatch (Berthelot et al., arXiv 1905.02249): `preset = "mixmatch"`.
 
-What differs from the authors' code, unless `preset = "2020"`: labelled images are not mixed, but unlabelled ones are with
-all, as many classes are learned late from mixed labels; skip connections around the mixed layer are mixed with the same
-draw (there, the decoder saw them unmixed while the target was mixed); the label guess comes from the average network
-in evaluation mode; unlabelled images and their guesses get EquiReg's warp before they are mixed; every layer of the
-set can be drawn; weights are for sums over classes.
+What differs from the authors' code, unless `preset = "2020"`: labelled images are not mixed, but unlabelled ones are
+with all, as many classes are learned late from mixed labels; skip connections around the mixed layer are mixed with
+the same draw (there, the decoder saw them unmixed while the target was mixed); the label guess comes from the average
+network in evaluation mode; unlabelled images and their guesses get EquiReg's warp before they are mixed; every layer
+of the set can be drawn; weights are for sums over classes.
 """
 
 from __future__ import annotations
