@@ -8,6 +8,7 @@ import pytest
 from semiseg.errors import InputError, UserError
 from semiseg.evaluation.evaluate import COLUMNS, evaluate_folder
 from semiseg.manifest import file_hash, write_manifest
+from semiseg.runs.contents import read_scores
 
 SPACING = (1.0, 2.0, 5.0)
 SHAPE = (8, 6, 4)
@@ -420,3 +421,17 @@ def test_real_labels_against_themselves(real_data, tmp_path):
     for entry in evaluation.summary["classes"].values():
         assert entry["n"] == 3
         assert (entry["dice"]["mean"], entry["hausdorff_mm"]["mean"]) == (1, 0)
+
+
+def test_names_of_cases_and_classes_that_begin_like_formulas(folders):
+    predictions, labels, out = folders
+    array = labels_of(organ=ORGAN, tumour=TUMOUR)
+    save(labels, {"=1+1": array, "@b": array})
+    save(predictions, {"=1+1": array})
+    evaluate_folder(predictions, labels, out, classes={"background": 0, "-organ": 1, "+tumour": 2})
+    for name in ("metrics.csv", "failed.csv"):
+        assert not [cell for row in rows_of(out, name) for cell in row.values() if cell[:1] in {*"=+-@"}]
+    scores = read_scores(out / "metrics.csv")
+    assert {(score.case, score.name) for score in scores} == {
+        (case, name) for case in ("=1+1", "@b") for name in ("-organ", "+tumour")
+    }

@@ -1,5 +1,6 @@
 """A round of review: what is written for people, what is never overwritten, and training on what comes back."""
 
+import csv
 import json
 import shutil
 
@@ -7,6 +8,9 @@ import nibabel as nib
 import numpy as np
 import pytest
 from support.command_line import TINY, VALUE, rows_of, semiseg, train_run_on, write_study
+
+from semiseg.data.corrections import read_corrections, read_sheet
+from semiseg.rank.correlation import read_ranking
 
 
 @pytest.fixture(scope="module")
@@ -183,3 +187,45 @@ def test_names_in_a_record_that_lead_out_of_its_folder_touch_nothing(reviewed, s
         assert "review.json: got" in err
         assert "expected what `semiseg review --out" in err
     assert precious.read_text() == "mine"
+
+
+def cells_of(path):
+    with path.open(newline="", encoding="utf-8") as file:
+        return [cell for row in csv.reader(file) for cell in row]
+
+
+def test_names_that_begin_like_formulas_are_none_in_any_table_and_come_back_whole(run, study, tmp_path):
+    names = ["=1+1", "@x", "-y", "'=z"]
+    (tmp_path / "scans").mkdir()
+    for name in names:
+        shutil.copy(study / "images" / "case5.nii.gz", tmp_path / "scans" / f"{name}.nii.gz")
+    (tmp_path / "scans" / "+broken.nii.gz").write_bytes(b"")
+    out = tmp_path / "r"
+    code, _, err = semiseg("review", run, tmp_path / "scans", "--out", out, "--quiet")
+    assert code in (0, 4), err
+    code, _, err = semiseg("predict", run, tmp_path / "scans", "--out", tmp_path / "p", "--quiet")
+    assert code == 4, err
+    tables = [
+        out / "review.csv",
+        out / "ranking" / "ranking.csv",
+        out / "ranking" / "failed.csv",
+        tmp_path / "p/failed.csv",
+    ]
+    for table in tables:
+        assert not [cell for cell in cells_of(table) if cell[:1] in {*"=@+-\t\r"} and not is_number(cell)]
+    assert "'+broken" in cells_of(tables[-1])
+    assert {row["case"] for row in read_ranking(tables[1], ("case",))} == {*names}
+    assert {*read_sheet(out)} == {*names}
+    code, _, err = semiseg("review", run, tmp_path / "scans", "--out", out, "--quiet")  # all of them are there
+    assert {*read_sheet(out)} == {*names}
+    path = out / "review.csv"
+    path.write_text("".join(f"{line}\n" for line in path.read_text().splitlines()).replace(",,,\n", ",accepted,me,\n"))
+    assert {one.case for one in read_corrections(out)} == {*names}
+
+
+def is_number(cell):
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True

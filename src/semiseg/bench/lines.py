@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -14,8 +13,8 @@ from semiseg.bench.grid import ALL, BASELINE
 from semiseg.bench.results import Finished, case_scores
 from semiseg.bench.statistics import Interval, bridging_coefficient, crossed_interval, crossed_p, holm, sign_flip_p
 from semiseg.bench.verdict import Verdict, verdict
-from semiseg.files import replacing
 from semiseg.runs.contents import far_ml_by_case
+from semiseg.tables import write_table
 
 
 @dataclass(frozen=True)
@@ -134,10 +133,7 @@ def to_json(lines: Sequence[Line]) -> list[dict[str, Any]]:
 def write_summary(lines: Sequence[Line], path: Path) -> None:
     """summary.csv: intervals as three columns each."""
     rows = [_flat(values) for values in to_json(lines)]
-    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, rows[0] if rows else ["method"])
-        writer.writeheader()
-        writer.writerows(rows)
+    write_table(path, [*rows[0]] if rows else ["method"], rows)
 
 
 def _flat(values: dict[str, Any]) -> dict[str, Any]:

@@ -5,7 +5,6 @@ What every column and every mean stands for is written in docs/metrics.md.
 
 from __future__ import annotations
 
-import csv
 import difflib
 import shutil
 import time
@@ -29,12 +28,13 @@ from semiseg.evaluation.case import Task, score_case
 from semiseg.evaluation.parts import read_parts, write_part
 from semiseg.evaluation.summary import DISTANCES, ScoredCase, Tally
 from semiseg.evaluation.truth import as_predicted, open_labels
-from semiseg.files import read_json, replacing, write_json
+from semiseg.files import read_json, write_json
 from semiseg.jobs.shards import Shard, shards_folder
 from semiseg.manifest import MANIFEST, begin_anew, claim, file_hashes, json_hash, settle, write_manifest
 from semiseg.processes import each
 from semiseg.progress import say
 from semiseg.settings import ReadBack
+from semiseg.tables import table_writer, write_table
 
 COLUMNS = (
     *("case", "class", "value", "kind", "state", "dice", "iou", *DISTANCES, "surface_dice", "tolerance_mm"),
@@ -146,15 +146,11 @@ def evaluate_folder(
         return Evaluation(out, tally.summary())
     parts = read_parts(out, settings, files_of)
     missing = each(score_case, [task for task in tasks if task.case not in parts], "Scoring", workers)
-    with (
-        replacing(out / "metrics.csv") as temporary,
-        temporary.open("w", newline="", encoding="utf-8") as file,
-    ):
-        writer = csv.DictWriter(file, COLUMNS)  # None becomes an empty cell
-        writer.writeheader()
+    with table_writer(out / "metrics.csv", COLUMNS) as write:
         for task in tasks:
             scored = parts[task.case] if task.case in parts else next(missing)
-            writer.writerows(scored.rows)
+            for row in scored.rows:
+                write(row)
             _tell(scored)
             tally.add(scored)
         next(missing, None)  # to its end: it may hold processes
@@ -164,7 +160,7 @@ def evaluate_folder(
     outputs = ["metrics.csv", "summary.json"]
     if tally.failed:
         outputs.append("failed.csv")
-        _write_failed(out / "failed.csv", tally.failed)
+        write_table(out / "failed.csv", ("case", "state", "message"), tally.failed)
     duration_s = time.perf_counter() - started
     write_manifest(
         out, "evaluate", inputs, map(Path, outputs), duration_s, settings=settings, summary=json_hash(summary)
@@ -305,10 +301,3 @@ def _earlier_result(
 def _tell(scored: ScoredCase) -> None:
     if scored.state != "ok":
         say(f"{scored.case}: {scored.state}: {scored.message}")
-
-
-def _write_failed(path: Path, failed: Sequence[Mapping[str, str]]) -> None:
-    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, ("case", "state", "message"))
-        writer.writeheader()
-        writer.writerows(failed)

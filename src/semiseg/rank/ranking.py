@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from semiseg.data.space import to_network_space
 from semiseg.devices import chosen_device
 from semiseg.draws import seed_of
 from semiseg.errors import InputError, OutOfMemory, SomeCasesFailed, UserError
-from semiseg.files import read_json, replacing, write_json
+from semiseg.files import read_json, write_json
 from semiseg.manifest import claim, file_hashes, json_hash, write_manifest
 from semiseg.methods.strong import PUBLISHED_WARP
 from semiseg.models.model import LoadedModel, weights_hash
@@ -31,6 +30,7 @@ from semiseg.progress import say, track
 from semiseg.rank.calibration import Calibration, estimated, structure_of
 from semiseg.rank.scores import SCORES, Row, score_image
 from semiseg.settings import Settings
+from semiseg.tables import write_table
 from semiseg.transforms.warp import Warp, WarpConfig
 
 COLUMNS = ("case", "class", "value", "kind", *SCORES)
@@ -191,7 +191,7 @@ def rank_cases(
         "estimate": estimate or NOT_ASKED,
         "scores": _summary(rows),
     }
-    _write_rows(out / "ranking.csv", rows)
+    write_table(out / "ranking.csv", COLUMNS, rows)
     write_json(out / "summary.json", summary)
     write_failures(out, failed)
     outputs = [out / name for name in ("ranking.csv", "summary.json", TRANSFORMS)]
@@ -299,13 +299,6 @@ def _summary(rows: Sequence[Row]) -> list[dict[str, Any]]:
 def _statistics(score: str, rows: Sequence[Row]) -> dict[str, float | int] | None:
     values = [row[score] for row in rows if row[score] is not None]
     return {"n": len(values), "mean": fmean(values), "lowest": min(values), "highest": max(values)} if values else None
-
-
-def _write_rows(path: Path, rows: Sequence[Row]) -> None:
-    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")  # None becomes an empty cell
-        writer.writeheader()
-        writer.writerows(rows)
 
 
 def _cell(value: float | None) -> str:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import math
 import shutil
 import time
@@ -24,14 +21,16 @@ from semiseg.data.space import most_probable
 from semiseg.devices import chosen_device
 from semiseg.errors import InputError, SomeCasesFailed, UserError
 from semiseg.files import replacing, write_json, write_text
-from semiseg.manifest import MANIFEST, claim, file_hash, write_manifest
+from semiseg.manifest import MANIFEST, claim, file_hash, read_manifest, write_manifest
 from semiseg.models.model import LoadedModel, weights_hash
 from semiseg.prediction.cases import case_volumes
 from semiseg.prediction.label_files import CLASS_TABLES, write_failures, write_tables
 from semiseg.prediction.segment import models_and_cases
 from semiseg.progress import say, track
+from semiseg.rank.correlation import read_ranking
 from semiseg.rank.scans import rank_with
 from semiseg.runs.folder import RunFolder
+from semiseg.tables import write_table
 
 COLUMNS = ("number", "case", "label", "look_at", "estimated_dice", "equivariance_dice", "status", "who", "remark")
 README = """Segmentations to correct, the least trusted first.
@@ -215,17 +214,13 @@ def _changed(label: Path, written: str) -> bool:
 
 def _ranked(folder: Path, weights: Sequence[str]) -> dict[str, list[dict[str, str]]]:
     """Case to its rows of ranking.csv, worst case first."""
-    try:
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        with (folder / "ranking.csv").open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
-        by_case: dict[str, list[dict[str, str]]] = {}
-        for row in rows:
-            by_case.setdefault(row["case"], []).append(row)
-        made_by = manifest["weights"]
-    except (OSError, ValueError, KeyError) as error:
-        raise InputError(f"{folder}: got {error!r}, expected what `semiseg rank` writes; check --ranking") from None
-    if made_by != list(weights):
+    made = read_manifest(folder)
+    if made is None:
+        raise InputError(f"{folder}: got no {MANIFEST}, expected what `semiseg rank` writes; check --ranking")
+    by_case: dict[str, list[dict[str, str]]] = {}
+    for row in read_ranking(folder / "ranking.csv", ("case", "class", "kind", "estimated_dice", "equivariance_dice")):
+        by_case.setdefault(row["case"], []).append(row)
+    if made.weights != tuple(weights):
         raise InputError(f"{folder}: got a ranking by other models, expected one by these; rank anew")
     return by_case
 
@@ -306,11 +301,7 @@ def _rounded(text: str) -> str:
 
 
 def _write_sheet(path: Path, sheet: Mapping[str, Mapping[str, str]]) -> None:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n", extrasaction="ignore")
-    writer.writeheader()
-    writer.writerows(sheet.values())
-    write_text(path, text.getvalue())
+    write_table(path, COLUMNS, sheet.values())
 
 
 def _write_manifest(
