@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -18,7 +19,7 @@ from semiseg.data.splits import SplitNames
 from semiseg.errors import InputError, UserError
 from semiseg.models.bundle import export_bundle, splits_hash
 from semiseg.models.model import BUNDLES, load_model
-from semiseg.runs.checkpoint import read_checkpoint
+from semiseg.runs.checkpoint import read_checkpoint, write_checkpoint
 from semiseg.runs.folder import RunFolder
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -109,7 +110,8 @@ def test_half_the_size_for_a_small_difference(run, tmp_path):
 
 
 def test_weights_that_16_bits_cannot_hold(run, tmp_path, monkeypatch):
-    weights = {"head.bias": torch.tensor([1e6])}
+    weights = load_model(run).network.state_dict()
+    weights["head.bias"] = torch.full_like(weights["head.bias"], 1e6)
     monkeypatch.setattr("semiseg.models.bundle.checkpoint_weights", lambda *_: weights)
     with pytest.raises(UserError, match=r"--half: got values beyond 65504 in head.bias.*export without --half"):
         export_bundle(run, tmp_path / "out", half=True)
@@ -122,6 +124,24 @@ def test_another_checkpoint(run, tmp_path):
     predictor = expected.part(f"method.{expected.facts['predictor']}")
     for name, value in load_file(tmp_path / "last" / "model.safetensors").items():
         assert torch.equal(value, predictor[name])
+
+
+def test_a_checkpoint_that_cannot_predict_is_not_given_away(run, tmp_path):
+    shutil.copytree(run, tmp_path / "run")
+    folder = RunFolder(tmp_path / "run")
+    (tmp_path / "run" / "checkpoints" / "previous.safetensors").unlink(missing_ok=True)
+    whole = read_checkpoint(folder.last)
+    for tensors, facts in (
+        ({name: value for name, value in whole.tensors.items() if "head" not in name}, whole.facts),
+        ({}, whole.facts),
+        (whole.tensors, {**whole.facts, "predictor": "teacher"}),
+        (whole.tensors, {key: value for key, value in whole.facts.items() if key != "predictor"}),
+        ({name: value * torch.nan for name, value in whole.tensors.items()}, whole.facts),
+    ):
+        write_checkpoint(folder.last, tensors, facts)
+        with pytest.raises(InputError, match=r"run: (it lacks head|got a checkpoint without weights|got values in)"):
+            export_bundle(tmp_path / "run", tmp_path / "out", checkpoint="last")
+        assert not (tmp_path / "out").exists()
 
 
 def test_only_an_earlier_bundle_is_replaced_and_only_if_asked(run, tmp_path):

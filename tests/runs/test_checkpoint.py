@@ -3,7 +3,8 @@ import re
 
 import pytest
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from support.runs import settings_of
 
 from semiseg.errors import InputError, UserError
@@ -161,6 +162,23 @@ def test_a_checkpoint_that_does_not_fit_is_refused_and_the_one_before_it_used(st
     assert "went on with previous.safetensors, which is older" in told
     assert [line.step for line in run.train_lines()] == [1, 2, 3, 4, 5, 6]
     assert step == 3
+
+
+@pytest.mark.parametrize("kept", ["method", "optimiser.0", "nothing"])
+def test_tensors_that_are_missing_are_noticed_whoever_reads(tmp_path, kept):
+    """An optimiser without its moments would begin anew, and nobody would know."""
+    path = tmp_path / "last.safetensors"
+    written = {
+        "method.weight": torch.ones(2),
+        "optimiser.0.exp_avg": torch.ones(2),
+        "optimiser.1.exp_avg": torch.ones(2),
+    }
+    write_checkpoint(path, written, {"step": 1})
+    with safe_open(path, framework="pt") as file:
+        metadata = file.metadata()
+    save_file({name: tensor for name, tensor in written.items() if name.startswith(kept)}, path, metadata)
+    with pytest.raises(InputError, match=r"last\.safetensors: got other tensors than were written"):
+        read_checkpoint(path)
 
 
 def test_where_no_checkpoint_fits_nothing_is_trained(stopped):

@@ -18,7 +18,7 @@ from semiseg.data.splits import SplitNames
 from semiseg.errors import UserError
 from semiseg.files import is_temporary, new_folder, write_text
 from semiseg.manifest import BEGUN, claim
-from semiseg.models.model import checkpoint_weights, model_facts, save_model
+from semiseg.models.model import assemble, checkpoint_weights, model_facts, save_model
 from semiseg.runs.contents import CheckpointName, RunResult
 from semiseg.runs.folder import RunFolder
 
@@ -61,6 +61,7 @@ def export_bundle(
     _refuse_to_replace(out, overwrite)
     which = checkpoint or result.checkpoint
     weights, plan = checkpoint_weights(folder, which), Plan.load(folder.plan)
+    assemble(weights, plan, folder.path)  # a model that cannot predict is not given away
     settings = {key: value for key, value in folder.read_config().items() if key in SETTINGS}
     facts = {
         "classes": plan.classes,

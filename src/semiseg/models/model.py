@@ -50,7 +50,7 @@ def load_model(path: Path, checkpoint: Literal["best", "last"] | None = None) ->
     run = RunFolder(path)
     if run.config.exists():
         if checkpoint is not None:
-            return _assemble(checkpoint_weights(run, checkpoint), _plan_of(run), path)
+            return assemble(checkpoint_weights(run, checkpoint), _plan_of(run), path)
         if not (run.model / "model.json").exists():
             raise InputError(
                 f"{path}: got a run that is not finished, expected one with a model; "
@@ -75,17 +75,17 @@ def load_model(path: Path, checkpoint: Literal["best", "last"] | None = None) ->
             f"{description}: got networks {listed}, expected those of model.safetensors, {members(weights)}; "
             "export it again"
         )
-    return _assemble(weights, _checked(lambda: Plan.checked(plan, where=f"{description}: plan")), path)
+    return assemble(weights, _checked(lambda: Plan.checked(plan, where=f"{description}: plan")), path)
 
 
 def load_teacher_and_student(path: Path) -> tuple[LoadedModel, LoadedModel] | None:
     """The averaged and the trained network of a run's newest checkpoint; None for what is no run, or has no average."""
     run = RunFolder(path)
     newest = run.newest_checkpoint() if run.config.exists() else None
-    if newest is None or newest.facts["predictor"] != "average":
+    if newest is None or newest.facts.get("predictor") != "average":
         return None
     plan = _plan_of(run)
-    teacher, student = (_assemble(newest.part(f"method.{name}"), plan, path) for name in ("average", "network"))
+    teacher, student = (assemble(newest.part(f"method.{name}"), plan, path) for name in ("average", "network"))
     return teacher, student
 
 
@@ -122,7 +122,11 @@ def checkpoint_weights(run: RunFolder, which: Literal["best", "last"]) -> dict[s
     newest = run.newest_checkpoint()
     if newest is None:
         raise InputError(f"{run.path}: got no checkpoint, expected one; train the run first")
-    return newest.part(f"method.{newest.facts['predictor']}")
+    predictor = newest.facts.get("predictor")
+    weights = newest.part(f"method.{predictor}")
+    if not weights:
+        raise InputError(f"{run.path}: got a checkpoint without weights of {predictor!r:.80}; train the run again")
+    return weights
 
 
 def start_from(network: nn.Module, path: Path) -> list[str]:
@@ -156,7 +160,8 @@ def _checked(read: Callable[[], Plan]) -> Plan:
         raise InputError(str(error)) from None
 
 
-def _assemble(weights: Mapping[str, Tensor], plan: Plan, path: Path) -> LoadedModel:
+def assemble(weights: Mapping[str, Tensor], plan: Plan, path: Path) -> LoadedModel:
+    """The plan's network with these weights. Raises InputError, which names `path`, for weights that do not fit."""
     if not plan.network.from_monai:  # first without content: a plan can describe more weights than fit into memory
         with torch.device("meta"):
             described = [build_network(plan) for _ in members(weights) or [""]]

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from semiseg.data.dataset import Case
+from semiseg.devices import chosen_device
 from semiseg.errors import UserError
 from semiseg.evaluation.evaluate import evaluate_folder
 from semiseg.experiments.run_settings import DataConfig
@@ -65,6 +66,7 @@ def rank_with(
     in `out/calibration`, and the Dice of every case is estimated from its scores as theirs teach; where that cannot be
     done, summary.json and the text say why.
     """
+    chosen_device(device)  # a mistake is told once, not for the validation scans first
     transforms = transforms or Transforms()
     compared = _compared(paths, models)
     volumes = next((found for found in map(_volumes, paths) if found), [])

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from semiseg.errors import InputError
 from semiseg.files import replacing
+from semiseg.manifest import json_hash
 from semiseg.networks.unet import without_norm_after_up
 
 _STATES = {frozenset({"step", "exp_avg", "exp_avg_sq"}), frozenset({"momentum_buffer"})}
@@ -43,7 +44,7 @@ def write_checkpoint(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[s
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with replacing(path) as temporary:
         try:
-            save_file(plain, temporary, metadata={"facts": json.dumps(facts)})
+            save_file(plain, temporary, metadata={"facts": json.dumps(facts), "names": json_hash(sorted(plain))})
         except SafetensorError as error:  # it tells of a full disk in words alone
             number = re.search(r"os error (\d+)", str(error))
             raise OSError(int(number[1]) if number else errno.EIO, str(error), str(path)) from None
@@ -53,9 +54,12 @@ def read_checkpoint(path: Path) -> Checkpoint:
     """Raises InputError if the file is missing, truncated or not a checkpoint."""
     try:
         with safe_open(path, framework="pt") as file:
-            facts = json.loads((file.metadata() or {})["facts"])
+            metadata = file.metadata() or {}
+            facts = json.loads(metadata["facts"])
             # no views into the mapped file: it may be replaced while they live
             tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
+        if metadata.get("names", json_hash(sorted(tensors))) != json_hash(sorted(tensors)):
+            raise ValueError("other tensors than were written")
     except (OSError, SafetensorError, KeyError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: got {error}, expected a whole checkpoint; use another one") from None
     if not isinstance(facts, dict):
@@ -83,11 +87,16 @@ def require_alike(path: Path, tensors: Mapping[str, Tensor], own: Mapping[str, T
             or (tensor.dtype is torch.bool and expected.dtype is not torch.bool)
         ):
             got = f"{name} of type {str(tensor.dtype).removeprefix('torch.')}, expected {str(expected.dtype)[6:]}"
-        elif not bool(torch.isfinite(tensor.to(expected.dtype)).all()):  # 64 bits may hold what 32 do not
+        elif not _finite(tensor, expected):
             got = f"values in {name} that are not finite, expected numbers"
         else:
             continue
         raise InputError(f"{path}: got {got}; {action}")
+
+
+def _finite(tensor: Tensor, own: Tensor) -> bool:
+    """In the type of `own`: 64 bits may hold what 32 do not, and of 8 bits torch does not tell."""
+    return bool(torch.isfinite(tensor.to(own.dtype)).all())
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -121,7 +130,7 @@ def restore_optimiser(optimiser: torch.optim.Optimizer, tensors: Mapping[str, Te
         index, _, name = key.partition(".")
         number = int(index) if index.isascii() and index.isdecimal() and len(index) < 9 else len(weights)
         fits = number < len(weights) and tensor.shape in (torch.Size(), weights[number].shape)
-        if not fits or not tensor.is_floating_point() or not bool(torch.isfinite(tensor).all()):
+        if not fits or not tensor.is_floating_point() or not _finite(tensor, weights[number]):
             raise InputError(
                 f"{where}: got optimiser.{key} of {tensor.dtype} and shape {tuple(tensor.shape)}, expected a finite "
                 "moment of a weight of this network; use another checkpoint"
