@@ -2,10 +2,11 @@ import pytest
 
 from semiseg.errors import UserError
 from semiseg.experiments.run_settings import RunSettings, read_settings
+from semiseg.files import parse_yaml
 from semiseg.methods import METHODS
 from semiseg.methods.roam import RoamConfig
 from semiseg.methods.strong import PUBLISHED_WARP
-from semiseg.settings import flat
+from semiseg.settings import flat, unusual
 from semiseg.transforms.augment import Augmentation
 from semiseg.transforms.warp import WarpConfig
 
@@ -97,3 +98,32 @@ def test_a_message_does_not_print_a_value_of_any_size():
     with pytest.raises(UserError, match=r"seed: got 'aaa.*\.\.\..*aaa'") as told:
         RunSettings.parse({"data": {"path": "x"}, "seed": "a" * 100000}, where="")
     assert len(str(told.value)) < 400
+
+
+def laughs(levels):
+    """Ten of the level below at each level, by YAML's aliases."""
+    lines = ["a0: &a0 [" + ", ".join("x" * 10) + "]"]
+    lines += [f"a{k}: &a{k} [{', '.join([f'*a{k - 1}'] * 10)}]" for k in range(1, levels)]
+    return "\n".join(lines)
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("a: &a [1, *a]", "a value that holds itself"),
+        ("a: &a {b: {c: *a}}", "a value that holds itself"),
+        (laughs(10), r"a value that is repeated and holds \d{6,} others"),
+        ("a: [1, .inf]", "the number inf"),
+        ("a: {.nan: 1}", "the number nan"),
+        ('a: "\\ud800"', "the text .*, which is not Unicode"),
+    ],
+)
+def test_values_that_no_file_of_ours_holds(text, found):
+    with pytest.raises(ValueError, match=found):
+        parse_yaml(text)
+
+
+@pytest.mark.parametrize("text", ["a: &a [1, 2]\nb: [*a, *a]\nc: *a", laughs(3), "a: [[], {}, null]"])
+def test_aliases_of_a_reasonable_size_are_taken(text):
+    assert unusual(parse_yaml(text)) == ""
+    assert unusual([[1] * 1000] * 1000) == ""

@@ -21,6 +21,9 @@ _SHORT = Repr()
 _SHORT.maxlevel, _SHORT.maxdict, _SHORT.maxlist, _SHORT.maxtuple = 2, 8, 8, 8
 _SHORT.maxstring = _SHORT.maxother = 200
 
+MOST_WRITTEN_OUT = 10**5
+"""Values in one that YAML's aliases repeat: ten nested levels of them are ten thousand million values."""
+
 
 class Settings(BaseModel):
     """A frozen set of named values. Change one with `model_copy(update=...)` or build it anew with `parse`."""
@@ -66,7 +69,7 @@ class ReadBack(BaseModel):
 
 
 def shown(value: Any) -> str:
-    """A value in a message, cut short: ten nested levels of YAML's aliases are ten thousand million values."""
+    """A value in a message, cut short."""
     return _SHORT.repr(value)
 
 
@@ -81,17 +84,28 @@ def is_text(text: str) -> bool:
 
 def unusual(values: Any) -> str:
     """What among values from a JSON or YAML file no file of ours can hold, in words: text that is no Unicode, numbers
-    that are not finite. Empty where there is nothing of the kind."""
-    waiting, seen = [values], set[int]()
+    that are not finite, values that hold themselves or would be endless if YAML's aliases were written out. Empty where
+    there is nothing of the kind."""
+    waiting, above, written = [(values, False)], set[int](), dict[int, int]()
     while waiting:
-        one = waiting.pop()
+        one, left = waiting.pop()
         if isinstance(one, str) and not is_text(one):
             return f"the text {shown(one)}, which is not Unicode"
         if isinstance(one, float) and not math.isfinite(one):
             return f"the number {one}"
-        if isinstance(one, Mapping | list | tuple | set) and id(one) not in seen:  # aliases of YAML meet again
-            seen.add(id(one))
-            waiting += [*one, *one.values()] if isinstance(one, Mapping) else one
+        if not isinstance(one, Mapping | list | tuple | set):
+            continue
+        parts = [*one, *one.values()] if isinstance(one, Mapping) else list(one)
+        if left:
+            above.remove(id(one))
+            written[id(one)] = 1 + sum(written.get(id(part), 1) for part in parts)
+        elif id(one) in above:
+            return "a value that holds itself"
+        elif id(one) not in written:
+            above.add(id(one))
+            waiting += [(one, True), *((part, False) for part in parts)]
+        elif written[id(one)] > MOST_WRITTEN_OUT:
+            return f"a value that is repeated and holds {written[id(one)]} others"
     return ""
 
 
