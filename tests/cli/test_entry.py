@@ -68,6 +68,30 @@ def test_names_that_are_not_utf8(monkeypatch):
     assert "caf\\udce9.nii.gz: got no volume" in err
 
 
+@pytest.mark.parametrize(
+    ("words", "flag"),
+    [
+        (("layers", ""), "layers"),
+        (("layers", "unet", "--dims", ""), "--dims"),
+        (("layers", "unet", "--dims="), "--dims"),
+        (("", "unet"), "the command"),
+    ],
+)
+def test_an_empty_word_is_a_variable_that_is_not_set(words, flag):
+    """`--out ""` would be the current folder."""
+    code, out, err = semiseg(*words)
+    assert (code, out) == (2, "")
+    assert err == f"error: {flag}: got an empty word, expected a value; set the variable, or leave it out\n"
+
+
+def test_words_that_may_be_empty(monkeypatch):
+    monkeypatch.setattr("semiseg.models.layers.list_layers", lambda *_: [])
+    for words in (("--set", "network.options="), ("--set=network.options=",)):
+        assert semiseg("layers", "unet", *words)[0] == 0
+    _, _, err = semiseg("export", "nowhere", "--out", "out", "--licence", "", "--description=")
+    assert "nowhere: got no result.json" in err
+
+
 def test_a_message_has_an_end(monkeypatch):
     _, err = raised(monkeypatch, InputError("x" * 10**6))
     assert len(err) < LONGEST + 100

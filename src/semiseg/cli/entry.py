@@ -12,6 +12,7 @@ from semiseg.errors import OutOfMemory, UserError
 
 LONGEST = 8000
 """Characters of a message: a damaged file must not fill the terminal."""
+MAY_BE_EMPTY = ("--licence", "--description")
 _MEMORY = ("out of memory", "can't allocate memory", "storage size calculation overflowed")
 """How torch says so, in lower case, on a GPU and on a processor."""
 
@@ -20,6 +21,7 @@ def main() -> None:
     """Entry point: one clear message for a user's mistake, and the exit code that its kind has."""
     try:
         _refuse_what_is_no_text()
+        _refuse_empty_words()
         app()  # exits with 2 for a mistake in the flags, with 130 when interrupted
     except UserError as error:
         _stop(str(error).removeprefix("error: "), error.exit_code)  # the findings of a check say it themselves
@@ -54,6 +56,18 @@ def _refuse_what_is_no_text() -> None:
         here = ""
     for text in (*sys.argv[1:], here):
         text.encode("utf-8")
+
+
+def _refuse_empty_words() -> None:
+    """Of a variable that is not set a shell makes one: `--out ""` would be the current folder, `--layout ""` none."""
+    before = "the command"
+    for word in sys.argv[1:]:
+        flag, equals, value = word.partition("=")
+        if not word or (flag.startswith("--") and equals and not value):
+            flag = flag or before
+            if flag not in MAY_BE_EMPTY:
+                raise UserError(f"{flag}: got an empty word, expected a value; set the variable, or leave it out")
+        before = word
 
 
 def _stop(message: str, code: int) -> NoReturn:
