@@ -15,6 +15,8 @@ from semiseg.manifest import (
     file_hashes,
     json_hash,
     read_manifest,
+    sealed,
+    unsealed,
     write_manifest,
 )
 
@@ -38,6 +40,14 @@ def test_what_cannot_be_read_has_no_hash(tmp_path):
 
 def test_hash_of_values():
     assert json_hash({"a": (1, 2.5)}) == json_hash({"a": [1, 2.5]}) != json_hash({"a": [1, 2.6]})
+
+
+def test_a_seal_tells_of_a_change():
+    values = {"a": 1, "b": [0.5, None]}
+    assert unsealed(json.loads(json.dumps(sealed(values)))) == values
+    for changed in ({**sealed(values), "a": 2}, values, {**sealed(values), "c": 3}, [], None, 5):
+        with pytest.raises(ValueError, match="values that were changed"):
+            unsealed(changed)
 
 
 def test_a_manifest_is_read_back(tmp_path):

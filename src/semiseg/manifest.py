@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
@@ -34,6 +34,20 @@ def file_hash(path: Path) -> str:
 def json_hash(value: Any) -> str:
     """128-bit BLAKE2b of a value that JSON can hold, as 32 hexadecimal digits; the order of keys counts."""
     return hashlib.blake2b(json.dumps(value).encode(), digest_size=16).hexdigest()
+
+
+def sealed(values: Mapping[str, Any]) -> dict[str, Any]:
+    """With a hash of what is in it, so that `unsealed` notices a change."""
+    return {**values, "hash": json_hash(values)}
+
+
+def unsealed(values: Any) -> dict[str, Any]:
+    """What was given to `sealed`. Raises ValueError for anything else."""
+    if not isinstance(values, dict) or values.get("hash") != json_hash(
+        {k: v for k, v in values.items() if k != "hash"}
+    ):
+        raise ValueError("values that were changed")
+    return {key: value for key, value in values.items() if key != "hash"}
 
 
 def file_hashes(paths: Iterable[Path]) -> dict[str, str]:

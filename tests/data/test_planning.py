@@ -194,6 +194,11 @@ def test_wrong_overrides_are_named(overrides, message):
         plan_from(HIPPOCAMPUS, overrides=overrides)
 
 
+def test_the_spacing_of_a_microscope_is_not_rounded_away():
+    assert plan_from(facts((64, 64, 64), (2e-5, 2e-5, 2e-5)), dims="3").spacing_mm == (2e-5, 2e-5, 2e-5)
+    assert plan_from(facts((64, 64, 64), (0.123456, 1.23456, 1.0)), dims="3").spacing_mm == (0.1235, 1.2346, 1.0)
+
+
 def test_wrong_dims():
     with pytest.raises(UserError, match="dims: got '4', expected auto, 2 or 3"):
         plan_from(HIPPOCAMPUS, dims="4")

@@ -218,13 +218,18 @@ def _target_spacing(own: Any, slice_axis: int | None, coarse_axis: int | None) -
     in 3-D the 10th percentile, not finer than within them: the median would throw away the detail of the
     better scans (the rule of nnU-Net).
     """
-    target: list[float | None] = [round(float(mm), 4) for mm in np.median(own, axis=0)]
+    target: list[float | None] = [_rounded(float(mm)) for mm in np.median(own, axis=0)]
     if coarse_axis is not None:
         within = max(float(mm) for axis, mm in enumerate(np.median(own, axis=0)) if axis != coarse_axis)
-        target[coarse_axis] = round(max(float(np.percentile(own[:, coarse_axis], 10)), within), 4)
+        target[coarse_axis] = _rounded(max(float(np.percentile(own[:, coarse_axis], 10)), within))
     if slice_axis is not None:
         target[slice_axis] = None
     return tuple(target)
+
+
+def _rounded(mm: float) -> float:
+    """To four decimals, which would be 0 for scans of a microscope."""
+    return round(mm, 4) if mm >= 1e-3 else mm
 
 
 def _patch(

@@ -13,7 +13,7 @@ from semiseg.errors import InputError
 from semiseg.evaluation.summary import ScoredCase
 from semiseg.files import read_json, write_json
 from semiseg.jobs.shards import Shard, shards_folder
-from semiseg.manifest import file_hashes, json_hash
+from semiseg.manifest import file_hashes, sealed, unsealed
 
 
 def write_part(
@@ -29,8 +29,8 @@ def write_part(
         }
         for case in scored
     ]
-    values = {"version": version("semiseg"), "settings": dict(settings), "cases": cases, "hash": json_hash(cases)}
-    write_json(shard.folder(out) / "scores.json", values)
+    values = {"version": version("semiseg"), "settings": dict(settings), "cases": cases}
+    write_json(shard.folder(out) / "scores.json", sealed(values))
 
 
 def read_parts(out: Path, settings: Mapping[str, Any], inputs: Mapping[str, list[Path]]) -> dict[str, ScoredCase]:
@@ -41,16 +41,14 @@ def read_parts(out: Path, settings: Mapping[str, Any], inputs: Mapping[str, list
 def _parts(out: Path, settings: Mapping[str, Any], inputs: Mapping[str, list[Path]]) -> Iterator[ScoredCase]:
     expected, action = "scores of a shard", "remove it; they are made anew"
     for path in sorted(shards_folder(out).glob("*/scores.json")):
-        part = read_json(path, expected, action)
         try:
+            part = unsealed(read_json(path, expected, action))
             if part["version"] != version("semiseg") or part["settings"] != json.loads(json.dumps(settings)):
                 continue
-            if part["hash"] != json_hash(part["cases"]):
-                raise LookupError("scores that were changed")
             for values in part["cases"]:
                 if values.pop("inputs") == file_hashes(inputs.get(values["case"], [])):
                     for name in ("unknown_truth", "unknown_prediction"):
                         values[name] = frozenset(values[name])
                     yield ScoredCase(**values)
-        except (LookupError, TypeError, AttributeError) as error:
-            raise InputError(f"{path}: got {error!r:.200}, expected {expected}; {action}") from None
+        except (LookupError, TypeError, AttributeError, ValueError) as error:
+            raise InputError(f"{path}: got {error!s:.200}, expected {expected}; {action}") from None

@@ -20,7 +20,7 @@ from semiseg.devices import chosen_device
 from semiseg.draws import seed_of
 from semiseg.errors import InputError, OutOfMemory, SomeCasesFailed, UserError
 from semiseg.files import read_json, write_json
-from semiseg.manifest import claim, file_hashes, json_hash, write_manifest
+from semiseg.manifest import claim, file_hashes, sealed, unsealed, write_manifest
 from semiseg.methods.strong import PUBLISHED_WARP
 from semiseg.models.model import LoadedModel, weights_hash
 from semiseg.models.volumes import Volume
@@ -180,7 +180,7 @@ def rank_cases(
                 "in the plan"
             ) from None
         found = {"made_by": made_by, "inputs": hashes[case.name], "rows": scored[case.name]}
-        write_json(_case_file(out, case.name), {**found, "hash": json_hash(found)})
+        write_json(_case_file(out, case.name), sealed(found))
     scored = {name: _with_knowledge(rows, volumes, calibration) for name, rows in scored.items()}
     order = sorted(scored, key=lambda name: _worst_first(name, scored[name], calibration is not None))
     rows = [{"case": name, **row} for name in order for row in scored[name]]
@@ -256,9 +256,8 @@ def _earlier_scores(
 def _kept(path: Path) -> dict[str, Any]:
     """What `rank_cases` wrote of a case; empty where there is no such file, or another than was written."""
     try:
-        values = dict(read_json(path, "a file of an earlier ranking", "remove it"))
-        return values if values.pop("hash") == json_hash(values) else {}
-    except (InputError, LookupError, ValueError, TypeError):
+        return unsealed(read_json(path, "a file of an earlier ranking", "remove it"))
+    except (InputError, ValueError):
         return {}
 
 
