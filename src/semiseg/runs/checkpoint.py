@@ -21,6 +21,8 @@ from semiseg.files import replacing
 from semiseg.manifest import json_hash
 from semiseg.networks.unet import without_norm_after_up
 
+_NAMES = "names"
+"""Among the facts, a hash of the tensors' names: a file of which some are missing is whole to safetensors."""
 _STATES = {frozenset({"step", "exp_avg", "exp_avg_sq"}), frozenset({"momentum_buffer"})}
 """What Adam (also AdamW) and SGD keep of each weight."""
 
@@ -44,7 +46,9 @@ def write_checkpoint(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[s
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with replacing(path) as temporary:
         try:
-            save_file(plain, temporary, metadata={"facts": json.dumps(facts), "names": json_hash(sorted(plain))})
+            # one entry, as safetensors writes several in any order
+            text = json.dumps({**facts, _NAMES: json_hash(sorted(plain))})
+            save_file(plain, temporary, metadata={"facts": text})
         except SafetensorError as error:  # it tells of a full disk in words alone
             number = re.search(r"os error (\d+)", str(error))
             raise OSError(int(number[1]) if number else errno.EIO, str(error), str(path)) from None
@@ -54,16 +58,15 @@ def read_checkpoint(path: Path) -> Checkpoint:
     """Raises InputError if the file is missing, truncated or not a checkpoint."""
     try:
         with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            facts = json.loads(metadata["facts"])
+            facts = json.loads((file.metadata() or {})["facts"])
             # no views into the mapped file: it may be replaced while they live
             tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
-        if metadata.get("names", json_hash(sorted(tensors))) != json_hash(sorted(tensors)):
-            raise ValueError("other tensors than were written")
     except (OSError, SafetensorError, KeyError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: got {error}, expected a whole checkpoint; use another one") from None
     if not isinstance(facts, dict):
         raise InputError(f"{path}: got facts {facts!r:.80}, expected a whole checkpoint; use another one")
+    if (names := facts.pop(_NAMES, None)) is not None and names != json_hash(sorted(tensors)):
+        raise InputError(f"{path}: got other tensors than were written, expected a whole checkpoint; use another one")
     return Checkpoint(tensors, facts)
 
 
