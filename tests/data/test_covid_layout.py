@@ -10,7 +10,7 @@ from support.scans import write_nifti
 
 from semiseg.data import images
 from semiseg.data.images import read_image, read_label
-from semiseg.data.layouts import covid, open_dataset, open_inputs
+from semiseg.data.layouts import covid, open_dataset, open_inputs, stacks
 from semiseg.errors import InputError
 
 AFFINE = np.diag([-0.75, -0.5, 5, 1])
@@ -118,7 +118,7 @@ def test_slices_are_unpacked_once_and_anew_when_a_file_changes(tmp_path, monkeyp
     root = medseg(tmp_path)
     before = open_dataset(root)
     with monkeypatch.context() as patched:
-        patched.setattr(covid, "write_like", None)
+        patched.setattr(stacks, "write_like", None)
         assert open_dataset(root) == before
     lesion, _ = masks()
     lesion[4, 3, 5] = 3
@@ -131,7 +131,7 @@ def test_slices_are_unpacked_once_and_anew_when_a_file_changes(tmp_path, monkeyp
 
 
 def test_an_interrupted_unpacking_leaves_nothing(tmp_path, monkeypatch):
-    root, whole, written = medseg(tmp_path), covid.write_like, []
+    root, whole, written = medseg(tmp_path), stacks.write_like, []
 
     def breaks(path, array, scan):
         written.append(path)
@@ -140,7 +140,7 @@ def test_an_interrupted_unpacking_leaves_nothing(tmp_path, monkeypatch):
         whole(path, array, scan)
 
     with monkeypatch.context() as patched:
-        patched.setattr(covid, "write_like", breaks)
+        patched.setattr(stacks, "write_like", breaks)
         with pytest.raises(KeyboardInterrupt):
             open_dataset(root)
     assert not list(written[0].parent.parent.iterdir())

@@ -7,9 +7,7 @@ MedSeg's `tr_im.nii.gz` holds 100 slices of more than 40 patients, `tr_mask.nii.
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import chain, zip_longest
 from pathlib import Path
@@ -18,10 +16,9 @@ from typing import Any
 import numpy as np
 
 from semiseg.data.dataset import Case, Dataset
-from semiseg.data.images import PICTURE_AFFINE, BadFile, Scan, new_scan, read_image, read_label, write_like
+from semiseg.data.images import PICTURE_AFFINE, BadFile, Scan, new_scan, read_image, read_label
 from semiseg.data.layouts.listing import add_cases, scan_files
-from semiseg.files import cache_folder, new_folder
-from semiseg.progress import say
+from semiseg.data.layouts.stacks import origin, unpacked
 from semiseg.types import Geometry
 
 NAME = "covid"
@@ -31,7 +28,6 @@ INFECTION = {"background": 0, "ground glass": 1, "consolidation": 2, "pleural ef
 LUNG_AND_INFECTION = {"background": 0, "lung": 1, "ground glass": 2, "consolidation": 3, "pleural effusion": 4}
 
 _PICTURES = ("CT_COVID", "CT_NonCOVID")
-_VERSION = 1  # of what unpacking writes: raise it when that changes
 _Array = np.ndarray[Any, np.dtype[Any]]
 _Stack = Sequence[Scan]
 """One scan of shape (width, height, 1) a slice."""
@@ -65,13 +61,13 @@ def _medseg(root: Path) -> _Found:
         root / name for name in ("tr_im.nii.gz", "tr_mask.nii.gz", "tr_lungmasks_updated.nii.gz", "val_im.nii.gz")
     )
     sources = [path for path in (mask, lung) if path.is_file()] if mask.is_file() else []
-    images = _unpacked([image], lambda: _slices(read_image(image)))
-    labels = _unpacked([image, *sources], lambda: _medseg_labels(image, *sources)) if sources else []
-    cases, notes = _cases("slice", images, labels), [_origin(images, [image, *sources])]
+    images = unpacked([image], lambda: _slices(read_image(image)))
+    labels = unpacked([image, *sources], lambda: _medseg_labels(image, *sources)) if sources else []
+    cases, notes = _cases("slice", images, labels), [origin(images, [image, *sources])]
     if more.is_file():
-        images = _unpacked([more], lambda: _slices(read_image(more)))
+        images = unpacked([more], lambda: _slices(read_image(more)))
         cases += tuple(replace(case, split="unlabelled") for case in _cases("val", images, []))
-        notes.append(_origin(images, [more]))
+        notes.append(origin(images, [more]))
     return cases, LUNG_AND_INFECTION if lung in sources else INFECTION, notes
 
 
@@ -80,9 +76,9 @@ def _arrays(root: Path) -> _Found:
     if not image.is_file():
         return (), LUNG_AND_INFECTION, []
     sources = [mask] if mask.is_file() else []
-    images = _unpacked([image], lambda: _slices(_from_pictures(_array(image), np.float32)))
-    labels = _unpacked([image, *sources], lambda: _array_labels(image, mask)) if sources else []
-    return _cases("slice", images, labels), LUNG_AND_INFECTION, [_origin(images, [image, *sources])]
+    images = unpacked([image], lambda: _slices(_from_pictures(_array(image), np.float32)))
+    labels = unpacked([image, *sources], lambda: _array_labels(image, mask)) if sources else []
+    return _cases("slice", images, labels), LUNG_AND_INFECTION, [origin(images, [image, *sources])]
 
 
 def _picture_folders(root: Path) -> list[Path]:
@@ -97,28 +93,6 @@ def _picture_folders(root: Path) -> list[Path]:
 def _cases(stem: str, images: Sequence[Path], labels: Sequence[Path]) -> tuple[Case, ...]:
     pairs = enumerate(zip_longest(images, labels))
     return tuple(Case(f"{stem}_{index:03d}", (image,), label) for index, (image, label) in pairs)
-
-
-def _origin(images: Sequence[Path], sources: Sequence[Path]) -> str:
-    return f"{len(images)} slices of {_names(sources)}, unpacked in {images[0].parent.parent}"
-
-
-def _names(paths: Sequence[Path]) -> str:
-    return ", ".join(path.name for path in paths)
-
-
-def _unpacked(sources: Sequence[Path], slices: Callable[[], _Stack]) -> list[Path]:
-    """The files of the slices that `slices` makes from `sources`, written unless they are there from before."""
-    states = [(str(path.absolute()), path.stat().st_size, path.stat().st_mtime_ns) for path in sources]
-    key = hashlib.blake2b(json.dumps([_VERSION, states]).encode(), digest_size=16).hexdigest()
-    target = cache_folder() / "unpacked" / key
-    if not target.is_dir():
-        say(f"{sources[0].parent}: unpacking the slices of {_names(sources)} into {target}")
-        stack = slices()
-        with new_folder(target) as folder:
-            for index, scan in enumerate(stack):
-                write_like(folder / f"slice_{index:03d}.nii.gz", scan.array, scan)
-    return [target / f"slice_{index:03d}.nii.gz" for index in range(len(scan_files(target)))]
 
 
 def _slices(stack: Scan) -> _Stack:
