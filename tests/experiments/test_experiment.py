@@ -23,6 +23,26 @@ def test_splits_and_plan_of_a_run_that_never_began_are_made_anew(plain_cohort, t
     assert json.loads(run.plan.read_text())["batch"] == 3
 
 
+def test_the_mark_of_a_run_that_was_killed_as_it_began_goes_when_it_goes_on(plain_cohort, tmp_path):
+    data = plain_cohort()
+    run = train_run(settings_of(data, "supervised"), tmp_path / "run", device="cpu", workers=1)
+    run.result.unlink()
+    (run.path / "begun.json").write_text('{"command": "train"}')
+    train_run(settings_of(data, "supervised"), run.path, resume=True, device="cpu", workers=1)
+    assert not (run.path / "begun.json").exists()
+
+
+def test_of_thousands_of_notes_the_first_are_told(plain_cohort, monkeypatch, capsys):
+    data = plain_cohort()
+    for number in range(5):
+        (data / "labels" / f"stray{number}.nii.gz").touch()
+    monkeypatch.setattr(experiment, "MOST_NOTES", 3)
+    plan_dataset(settings_of(data), 1)
+    told = capsys.readouterr().err.splitlines()
+    assert len(told) == 4
+    assert told[-1] == f"... and 2 more; `semiseg check {data}` lists them all"
+
+
 def test_other_settings_are_refused_and_listed(plain_cohort, tmp_path):
     data = plain_cohort()
     train_run(settings_of(data, "supervised"), tmp_path / "run", device="cpu", workers=1)

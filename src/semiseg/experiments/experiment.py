@@ -26,7 +26,7 @@ from semiseg.experiments.mirrors import mirrored_sides
 from semiseg.experiments.run_settings import DataConfig, RunSettings, method_settings
 from semiseg.experiments.score import scored_names
 from semiseg.files import write_json
-from semiseg.manifest import BEGUN, claim
+from semiseg.manifest import claim, settle
 from semiseg.methods import METHODS, build_method
 from semiseg.methods.own import refuse_other_file
 from semiseg.models.model import build_network, checkpoint_weights, save_model, start_from
@@ -42,6 +42,9 @@ from semiseg.training.session import Cases
 
 SLACK = 2
 """What a step needs by the plan's estimate may be as many times less: in 16 bits, and with swap."""
+
+MOST_NOTES = 100
+"""That are told before training, a line each."""
 
 
 def checked_splits(data: DataConfig, workers: int, saved: Path | None = None) -> tuple[Dataset, Splits, CheckReport]:
@@ -137,8 +140,12 @@ def prepare_dataset(settings: RunSettings, workers: int | None = None) -> list[P
 def _announced(settings: RunSettings, workers: int, saved: Path | None = None) -> tuple[Dataset, Splits]:
     """The divided dataset; the user is told what was found."""
     dataset, splits, report = checked_splits(settings.data, workers, saved)
-    for line in (*report.lines(), *splits.notes):
+    notes = (*report.lines(), *splits.notes)
+    for line in notes[:MOST_NOTES]:
         say(line)
+    if len(notes) > MOST_NOTES:
+        more = f"... and {len(notes) - MOST_NOTES} more"
+        say(f"{more}; `semiseg check {settings.data.path}` lists them all")
     return dataset, splits
 
 
@@ -188,6 +195,7 @@ def _train(
     main = held is not None
     if held and folder.config.exists():
         held.enter_context(folder.alone())
+        settle(folder.path)
     begun = folder.config.exists()  # it is written last: without it, splits and plan may be of other settings
     dataset, splits = _announced(settings, workers, folder.splits if begun else None)
     if settings.training.patience is not None and not splits.val:
@@ -227,7 +235,7 @@ def _train(
         plan.save(folder.plan)
         folder.write_environment(seed=settings.seed)
         folder.write_config(wanted)
-        (folder.path / BEGUN).unlink(missing_ok=True)  # from now on the settings say whose folder it is
+        settle(folder.path)  # from now on the settings say whose folder it is
 
     def prepared(cases: Any) -> list[PreparedCase]:
         return prepare_cases(cases, plan, workers=workers)
