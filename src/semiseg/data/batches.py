@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 from semiseg.data.plan import Plan
 from semiseg.data.prepare import PreparedCase
 from semiseg.draws import seed_of
+from semiseg.errors import OutOfMemory
 from semiseg.types import IGNORE, Batch
 
 Position = tuple[PreparedCase, tuple[int, ...]]
@@ -123,6 +125,20 @@ def load(batches: Batches, order: Sequence[int], workers: int) -> DataLoader[Bat
         prefetch_factor=4 if workers else None,
         multiprocessing_context="forkserver" if workers else None,
     )
+
+
+@contextmanager
+def workers_alive() -> Iterator[None]:
+    """Raises OutOfMemory where torch says that a process of `load` is gone, wherever in the block it says so."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not str(error).startswith("DataLoader worker"):
+            raise
+        raise OutOfMemory(
+            "training: got a process that reads patches killed (usually for memory), expected it to live; "
+            "lower plan.batch or patch, or leave more memory free, and go on with --resume"
+        ) from None
 
 
 @lru_cache(maxsize=8)

@@ -9,7 +9,7 @@ from functools import partial
 
 import torch
 
-from semiseg.data.batches import Batches, load, numbers
+from semiseg.data.batches import Batches, load, numbers, workers_alive
 from semiseg.data.plan import Plan
 from semiseg.draws import Draws
 from semiseg.errors import Preempted
@@ -58,7 +58,7 @@ def fit(
     log = Log(folder, config, list(plan.classes)) if accelerator.is_main_process else None
     started = time.perf_counter() - progress.duration_s
 
-    with termination() as terminated:
+    with termination() as terminated, workers_alive():
         for step in track(range(progress.step, config.steps), "Training", total=config.steps - progress.step):
             if progress.stopped_early:
                 break
