@@ -88,6 +88,41 @@ def test_the_authors_arrays_lie_as_pictures(tmp_path):
     assert len(dataset.cases) == 3
 
 
+def unlabelled_stacks(root):
+    for offset, name in enumerate(("unlCovid", "unlNonCovid")):
+        write_nifti(root / f"{name}.nii", STACK[..., : 2 + offset] + 10 * (1 + offset), AFFINE)
+    return root
+
+
+def test_the_authors_unlabelled_stacks_lie_beside_their_arrays(tmp_path):
+    np.save(tmp_path / "COVID.npy", STACK.transpose(2, 1, 0))
+    np.save(tmp_path / "COVID_Seg.npy", np.zeros((6, 4, 5)))
+    dataset = open_dataset(unlabelled_stacks(tmp_path))
+    assert [case.name for case in dataset.cases[6:]] == [
+        "unlCovid_000", "unlCovid_001", "unlNonCovid_000", "unlNonCovid_001", "unlNonCovid_002",
+    ]  # fmt: skip
+    assert {(case.split, case.label) for case in dataset.cases[6:]} == {("unlabelled", None)}
+    assert all(case.label for case in dataset.cases[:6])
+    first, last = read_image(dataset.cases[6].images[0]), read_image(dataset.cases[-1].images[0])
+    np.testing.assert_allclose(first.array, STACK[..., :1] + 10, rtol=1e-5)
+    np.testing.assert_allclose(last.array, STACK[..., 2:3] + 20, rtol=1e-5)
+    np.testing.assert_array_equal(last.geometry.affine, AFFINE)
+    assert [note.partition(",")[0] for note in dataset.notes] == [
+        "6 slices of COVID.npy", "2 slices of unlCovid.nii", "3 slices of unlNonCovid.nii",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("missing", ["COVID.npy", "COVID_Seg.npy", "unlCovid.nii", "unlNonCovid.nii"])
+def test_any_of_the_authors_files_may_be_missing(tmp_path, missing):
+    np.save(tmp_path / "COVID.npy", STACK.transpose(2, 1, 0))
+    np.save(tmp_path / "COVID_Seg.npy", np.zeros((6, 4, 5)))
+    (unlabelled_stacks(tmp_path) / missing).unlink()
+    dataset = open_dataset(tmp_path)
+    count = {"COVID.npy": 5, "COVID_Seg.npy": 11, "unlCovid.nii": 9, "unlNonCovid.nii": 8}[missing]
+    assert (dataset.layout, len(dataset.cases)) == ("covid", count)
+    assert sum(case.label is not None for case in dataset.cases) == (0 if missing.startswith("COVID") else 6)
+
+
 def test_names_do_not_depend_on_the_order_in_which_a_disk_lists_folders(tmp_path, monkeypatch):
     for above in "ab":
         pictures(tmp_path / above / "CT_COVID", "x.png")

@@ -2,7 +2,8 @@
 
 MedSeg's `tr_im.nii.gz` holds 100 slices of more than 40 patients, `tr_mask.nii.gz` their labels (1 ground glass,
 2 consolidation, 3 pleural effusion), `tr_lungmasks_updated.nii.gz` the lungs; ROAM's authors have the slices as
-`COVID.npy` and one label array with the lungs as value 1. Stacks are unpacked into the cache once, a file a slice.
+`COVID.npy`, one label array with the lungs as value 1, and further slices as `unlCovid.nii` and `unlNonCovid.nii`.
+Stacks are unpacked into the cache once, a file a slice.
 """
 
 from __future__ import annotations
@@ -16,38 +17,49 @@ from typing import Any
 import numpy as np
 
 from semiseg.data.dataset import Case, Dataset
-from semiseg.data.images import PICTURE_AFFINE, BadFile, Scan, new_scan, read_image, read_label
+from semiseg.data.images import PICTURE_AFFINE, BadFile, Scan, case_name, new_scan, read_image, read_label
 from semiseg.data.layouts.listing import add_cases, scan_files
 from semiseg.data.layouts.stacks import origin, unpacked
 from semiseg.types import Geometry
 
 NAME = "covid"
-looks_for = "tr_im.nii.gz and tr_mask.nii.gz, COVID.npy and COVID_Seg.npy, or pictures in CT_COVID/ and CT_NonCOVID/"
+looks_for = (
+    "tr_im.nii.gz and tr_mask.nii.gz, COVID.npy, COVID_Seg.npy, unlCovid.nii and unlNonCovid.nii, or pictures in "
+    "CT_COVID/ and CT_NonCOVID/"
+)
 
 INFECTION = {"background": 0, "ground glass": 1, "consolidation": 2, "pleural effusion": 3}
 LUNG_AND_INFECTION = {"background": 0, "lung": 1, "ground glass": 2, "consolidation": 3, "pleural effusion": 4}
 
 _PICTURES = ("CT_COVID", "CT_NonCOVID")
+_UNLABELLED = {"val_im": "val", "unlCovid": "unlCovid", "unlNonCovid": "unlNonCovid"}
+"""Stacks without labels: what their cases are called after."""
 _Array = np.ndarray[Any, np.dtype[Any]]
 _Stack = Sequence[Scan]
 """One scan of shape (width, height, 1) a slice."""
 
 
 def fits(root: Path) -> bool:
-    return any((root / name).is_file() for name in ("tr_im.nii.gz", "COVID.npy")) or bool(_picture_folders(root))
+    stacks = (root / "tr_im.nii.gz", root / "COVID.npy", *_unlabelled_stacks(root))
+    return any(path.is_file() for path in stacks) or bool(_picture_folders(root))
 
 
 def read(root: Path) -> Dataset:
-    """A case `slice_000`, ... for each slice of the stack, and unlabelled ones: `val_000`, ... and the pictures.
+    """A case `slice_000`, ... for each slice of the stack; those of other stacks and the pictures are unlabelled.
 
     MedSeg's files are taken where both forms are there. Raises InputError, naming the file, for stacks that cannot
     be read, differ in shape, or hold a label value that has no meaning.
     """
     cases, classes, notes = _medseg(root) if (root / "tr_im.nii.gz").is_file() else _arrays(root)
+    for path in _unlabelled_stacks(root):
+        images = _stack(path)
+        found = _cases(_UNLABELLED[case_name(path)], images, [])
+        cases = add_cases(cases, (replace(case, split="unlabelled") for case in found), prefix=path.name)
+        notes.append(origin(images, [path]))
     for folder in _picture_folders(root):
         pictures = scan_files(folder)
-        found = (Case(name, (path,), split="unlabelled") for name, path in pictures.items())
-        cases = add_cases(cases, found, prefix=folder.name)
+        shown = (Case(name, (path,), split="unlabelled") for name, path in pictures.items())
+        cases = add_cases(cases, shown, prefix=folder.name)
         notes.append(f"{len(pictures)} unlabelled cases: the pictures in {folder.relative_to(root)}")
     return Dataset(root=root, layout=NAME, cases=cases, channels=("CT",), classes=dict(classes), notes=tuple(notes))
 
@@ -57,18 +69,12 @@ _Found = tuple[tuple[Case, ...], dict[str, int], list[str]]
 
 
 def _medseg(root: Path) -> _Found:
-    image, mask, lung, more = (
-        root / name for name in ("tr_im.nii.gz", "tr_mask.nii.gz", "tr_lungmasks_updated.nii.gz", "val_im.nii.gz")
-    )
+    image, mask, lung = (root / name for name in ("tr_im.nii.gz", "tr_mask.nii.gz", "tr_lungmasks_updated.nii.gz"))
     sources = [path for path in (mask, lung) if path.is_file()] if mask.is_file() else []
-    images = unpacked([image], lambda: _slices(read_image(image)))
+    images = _stack(image)
     labels = unpacked([image, *sources], lambda: _medseg_labels(image, *sources)) if sources else []
-    cases, notes = _cases("slice", images, labels), [origin(images, [image, *sources])]
-    if more.is_file():
-        images = unpacked([more], lambda: _slices(read_image(more)))
-        cases += tuple(replace(case, split="unlabelled") for case in _cases("val", images, []))
-        notes.append(origin(images, [more]))
-    return cases, LUNG_AND_INFECTION if lung in sources else INFECTION, notes
+    classes = LUNG_AND_INFECTION if lung in sources else INFECTION
+    return _cases("slice", images, labels), classes, [origin(images, [image, *sources])]
 
 
 def _arrays(root: Path) -> _Found:
@@ -79,6 +85,11 @@ def _arrays(root: Path) -> _Found:
     images = unpacked([image], lambda: _slices(_from_pictures(_array(image), np.float32)))
     labels = unpacked([image, *sources], lambda: _array_labels(image, mask)) if sources else []
     return _cases("slice", images, labels), LUNG_AND_INFECTION, [origin(images, [image, *sources])]
+
+
+def _unlabelled_stacks(root: Path) -> list[Path]:
+    names = (f"{stem}{ending}" for stem in _UNLABELLED for ending in (".nii.gz", ".nii"))
+    return [root / name for name in names if (root / name).is_file()]
 
 
 def _picture_folders(root: Path) -> list[Path]:
@@ -93,6 +104,10 @@ def _picture_folders(root: Path) -> list[Path]:
 def _cases(stem: str, images: Sequence[Path], labels: Sequence[Path]) -> tuple[Case, ...]:
     pairs = enumerate(zip_longest(images, labels))
     return tuple(Case(f"{stem}_{index:03d}", (image,), label) for index, (image, label) in pairs)
+
+
+def _stack(path: Path) -> list[Path]:
+    return unpacked([path], lambda: _slices(read_image(path)))
 
 
 def _slices(stack: Scan) -> _Stack:
