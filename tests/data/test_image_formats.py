@@ -176,6 +176,47 @@ def test_hdf5_without_its_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         read_image(path)
 
 
+@pytest.mark.parametrize("kind", ["i2", "u1", "f8", "f2", "?"])
+def test_numpy_holds_axial_slices_that_lie_as_pictures(tmp_path: Path, kind: str) -> None:
+    np.save(tmp_path / "a.npy", VOXELS.astype(kind))
+    image, label = read_image(tmp_path / "a.npy"), read_label(tmp_path / "a.npy")
+    assert (image.array.dtype, label.array.dtype) == (np.float32, np.int32)
+    assert image.array.shape == image.geometry.shape == (7, 6, 5)
+    for scan in (image, label):
+        np.testing.assert_array_equal(scan.array, VOXELS.astype(kind).transpose(2, 1, 0))
+        np.testing.assert_array_equal(scan.geometry.affine, PICTURE_AFFINE)
+    assert nib.aff2axcodes(image.geometry.affine) == ("L", "P", "S")
+
+
+@pytest.mark.parametrize(
+    ("array", "message"),
+    [
+        (VOXELS[0], "got int16 of shape (6, 7), expected numbers as slices x height x width"),
+        (VOXELS[None], "got int16 of shape (1, 5, 6, 7), expected numbers"),
+        (VOXELS[:0], "got int16 of shape (0, 6, 7), expected numbers"),
+        (VOXELS.astype(complex), "got complex128 of shape (5, 6, 7), expected numbers"),
+        (np.array([{}], object), "got an unreadable file (Array can't be memory-mapped"),
+    ],
+)
+def test_other_numpy_files_are_refused(tmp_path: Path, array: np.ndarray, message: str) -> None:
+    np.save(tmp_path / "a.npy", array, allow_pickle=True)
+    for read in (read_image, read_label):
+        with pytest.raises(InputError, match=re.escape(f"a.npy: {message}")):
+            read(tmp_path / "a.npy")
+
+
+def test_numpy_values_beyond_the_type_or_between_labels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.npy"
+    np.save(path, np.full((2, 3, 4), 1e300))
+    assert np.isinf(read_image(path).array).all()
+    np.save(path, np.full((2, 3, 4), 0.5))
+    with pytest.raises(InputError, match=r"a\.npy: got values that are not whole numbers, such as 0\.5 \(24 voxels\)"):
+        read_label(path)
+    monkeypatch.setattr("semiseg.data.images.MOST_VOXELS", 23)
+    with pytest.raises(InputError, match=r"a\.npy: got shape \(2, 3, 4\), expected at most 23 voxels"):
+        read_image(path)
+
+
 def test_a_picture_is_laid_on_the_grid_of_another_file() -> None:
     """Turned by the directions of both; place and spacing are those of the other."""
     picture = new_scan(np.arange(6).reshape(3, 2, 1), PICTURE_AFFINE)

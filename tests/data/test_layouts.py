@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from semiseg.data.dataset import LONGEST_NAME, Dataset
@@ -430,3 +431,12 @@ def test_pictures_beside_volumes_of_the_same_name_show_them(tmp_path: Path) -> N
     touch(tmp_path, "images/b.jpg")
     with pytest.raises(InputError, match=r"b\.jpg: got a second file of case 'b', expected one; remove"):
         open_dataset(tmp_path)
+
+
+def test_arrays_are_scans_whose_spacing_is_not_known(tmp_path):
+    for folder in ("images", "labels"):
+        (tmp_path / folder).mkdir()
+        np.save(tmp_path / folder / "anna.npy", np.zeros((3, 4, 5), np.uint8))
+    dataset = open_dataset(tmp_path)
+    assert [(case.name, case.label.name) for case in dataset.cases] == [("anna", "anna.npy")]
+    assert any("number of scans: 1; they are taken for axial slices of 1 mm" in note for note in dataset.notes)

@@ -12,6 +12,7 @@ from support.scans import write_nifti
 from torch import nn
 
 from semiseg.data.dataset import Case
+from semiseg.data.images import PICTURE_AFFINE
 from semiseg.data.prepare import prepare_cases
 from semiseg.devices import chosen_device
 from semiseg.errors import OutOfMemory, UserError
@@ -87,6 +88,19 @@ def test_round_trip(tmp_path, affine, plan):
     assert written.header.get_zooms() == source.header.get_zooms()
     assert written.get_data_dtype() == np.uint16
     np.testing.assert_array_equal(np.asarray(written.dataobj), truth)
+
+
+def test_an_array_is_written_back_as_nifti(tmp_path):
+    case, truth = write_case(tmp_path)
+    stack = np.asarray(nib.load(case.images[0]).dataobj).transpose(2, 1, 0)
+    np.save(tmp_path / "ct.npy", stack)
+    model = LoadedModel(Thresholds(), plain_plan(), "model")
+    result = predict_cases([model], [Case("ct", (tmp_path / "ct.npy",))], tmp_path / "out", device="cpu")
+    assert result.done == ("ct",)
+    written = nib.load(tmp_path / "out" / "ct.nii.gz")
+    np.testing.assert_array_equal(np.asarray(written.dataobj), truth)
+    np.testing.assert_array_equal(written.affine, PICTURE_AFFINE)
+    assert written.header.get_zooms() == (1, 1, 1)
 
 
 def test_a_scan_that_is_windowed_already_is_named(tmp_path, capsys):

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from support.scans import ball, write_nifti
 
@@ -56,3 +57,18 @@ def test_only_some_cases(asked, tmp_path):
         asked(folder, only=tmp_path / "names.txt")
     with pytest.raises(InputError, match=r"none\.txt.*expected case names"):
         asked(folder, only=tmp_path / "none.txt")
+
+
+def test_the_unknown_spacing_of_arrays_is_said_once(asked, tmp_path, capsys):
+    folder = write(tmp_path / "scans", "anna")
+    asked(folder)
+    assert "spacing" not in capsys.readouterr().err
+    for name in ("ben", "cleo"):
+        np.save(folder / f"{name}.npy", np.zeros((3, 4, 5)))
+    assert asked(folder) == {"anna": 1, "ben": 1, "cleo": 1}
+    said = capsys.readouterr().err
+    assert said.count("spacing") == 1
+    assert (
+        "spacing and place of NumPy arrays (.npy) are not known, number of scans: 2; they are taken for axial" in said
+    )
+    assert asked(folder / "ben.npy") == {"ben": 1}

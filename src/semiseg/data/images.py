@@ -1,11 +1,12 @@
-"""Scan files (NIfTI, PNG, JPEG, HDF5) to arrays with their geometry, and back without losing the header.
+"""Scan files (NIfTI, PNG, JPEG, HDF5, NumPy) to arrays with their geometry, and back without losing the header.
 
 A file without a geometry of its own is taken to lie as these files are usually shown:
 
 - a picture is one slice, (width, height, 1), of 1 mm, seen as radiologists look at it: columns run towards the
   patient's left, rows from anterior to posterior;
 - HDF5 holds coronal slices (slices, height, width) of 1 mm: slices run from posterior to anterior, rows from superior
-  to inferior, columns towards the patient's left.
+  to inferior, columns towards the patient's left;
+- a NumPy file holds axial slices (slices, height, width) of 1 mm, each as a picture, from inferior to superior.
 """
 
 from __future__ import annotations
@@ -38,12 +39,13 @@ _FORMATS = {
     **dict.fromkeys((".jpg", ".jpeg"), "JPEG"),
     ".png": "PNG",
     **dict.fromkeys((".h5", ".hdf5"), "HDF5"),
+    ".npy": "NumPy",
 }
 ENDINGS = tuple(_FORMATS)
 """File endings that can be read."""
 
 PICTURE_AFFINE = np.diag([-1.0, -1.0, 1.0, 1.0])
-"""Of a picture: axis 0 (columns) towards the patient's left, axis 1 (rows) towards posterior, 1 mm."""
+"""Of a picture, and of NumPy's slices: axis 0 (columns) towards the patient's left, axis 1 (rows) posterior, 1 mm."""
 HDF5_AFFINE = np.array([[0, 0, -1.0, 0], [1.0, 0, 0, 0], [0, -1.0, 0, 0], [0, 0, 0, 1.0]])
 """Of coronal slices x height x width: towards anterior, inferior, the patient's left, 1 mm."""
 _DATASETS = {"image": "data", "label": "label"}
@@ -145,6 +147,8 @@ def _read(path: Path, role: _Role) -> Scan:
         return _read_nifti(path, role)
     if kind == "HDF5":
         return new_scan(_read_hdf5(path, role), HDF5_AFFINE)
+    if kind == "NumPy":
+        return new_scan(_read_numpy(path, role), PICTURE_AFFINE)
     return new_scan(_read_picture(path, role), PICTURE_AFFINE)
 
 
@@ -238,6 +242,31 @@ def _read_hdf5(path: Path, role: _Role) -> _Array:
     return array.astype(np.float32 if role == "image" else array.dtype if array.dtype.kind != "b" else np.uint8)
 
 
+def read_array(path: Path) -> _Array:
+    """The array of a NumPy file, slices x height x width, in memory no more than is looked at. Raises BadFile."""
+    try:
+        array: _Array = np.load(path, mmap_mode="r", allow_pickle=False)
+        if not isinstance(array, np.ndarray):
+            raise TypeError("several arrays in one file")
+    except Exception as error:  # a header is a text of Python: what is wrong with it has many names
+        found = f"an unreadable file ({next(iter(str(error).splitlines()), type(error).__name__):.200})"
+        raise BadFile(path, found, "a NumPy array of numbers", "copy or export it again") from None
+    if array.ndim != 3 or 0 in array.shape or array.dtype.kind not in "biuf":
+        found = f"{array.dtype} of shape {array.shape}"
+        raise BadFile(path, found, "numbers as slices x height x width", "export it again")
+    if array.size > MOST_VOXELS:
+        found = f"shape {array.shape}"
+        raise BadFile(path, found, f"at most {MOST_VOXELS} voxels", "cut the scan, or make it coarser")
+    return array
+
+
+def _read_numpy(path: Path, role: _Role) -> _Array:
+    """Columns x rows x slices."""
+    array = read_array(path).transpose(2, 1, 0)
+    with np.errstate(over="ignore"):  # as of NIfTI
+        return array.astype(np.float32 if role == "image" else array.dtype if array.dtype.kind != "b" else np.uint8)
+
+
 def _not_a_volume(path: Path, shape: tuple[int, ...]) -> BadFile:
     return BadFile(path, f"{len(shape)}-D ({'x'.join(map(str, shape))})", "3-D", "store one volume a file")
 
@@ -263,7 +292,7 @@ def _integers(path: Path, array: _Array) -> _Array:
             found = f"values that are not whole numbers, such as {float(wrong[0]):g} ({wrong.size} voxels)"
             raise BadFile(path, found, "one whole number a voxel", "export the label map without interpolation")
     limits = np.iinfo(np.int32)
-    if array.max() > limits.max or array.min() < limits.min:
+    if float(array.max()) > limits.max or float(array.min()) < limits.min:  # 16 bits do not hold the limits
         found = f"values from {array.min()} to {array.max()}"
         raise BadFile(path, found, "values that fit 32 bits", "renumber the labels")
     return array.astype(np.int32)

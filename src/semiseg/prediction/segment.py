@@ -10,12 +10,14 @@ from typing import Literal
 from semiseg.data.dataset import Case
 from semiseg.data.dicom import refuse_dicom
 from semiseg.data.layouts import open_inputs
+from semiseg.data.layouts.listing import spacing_note
 from semiseg.data.splits import SplitNames
 from semiseg.errors import InputError, UserError
 from semiseg.jobs.shards import Shard
 from semiseg.models.model import LoadedModel, load_model
 from semiseg.prediction.cases import Predictions, predict_cases
 from semiseg.prediction.look import Look
+from semiseg.progress import say
 
 
 def segment(
@@ -55,6 +57,8 @@ def segment(
         raise UserError(f"--truth: got {truth}, expected label files or a dataset; no such file or folder")
     loaded, cases = models_and_cases(models, scans, only, checkpoint)
     cases = shard.of(cases) if shard else cases
+    if note := spacing_note(cases):
+        say(note)
     if overlay:
         overlay.channel_of(loaded[0].plan)
     other = load_model(beside, checkpoint) if beside else None

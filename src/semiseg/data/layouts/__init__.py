@@ -14,7 +14,7 @@ from semiseg.data.dicom import refuse_dicom
 from semiseg.data.images import ENDINGS, case_name, scan_ending
 from semiseg.data.label_tables import numbered
 from semiseg.data.layouts import brats, candi, covid, ibsr, malc, nnunet, plain, quicknat, table
-from semiseg.data.layouts.listing import add_cases, group_channels, has_suffixes, scan_files
+from semiseg.data.layouts.listing import add_cases, group_channels, has_suffixes, scan_files, spacing_note
 from semiseg.errors import InputError, UserError
 from semiseg.files import is_there
 
@@ -54,6 +54,8 @@ def open_dataset(
     others = [one.NAME for one in LAYOUTS if one is not chosen and one.fits(path)]
     if others and layout is None:
         note = f"read as {chosen.NAME}; {' and '.join(others)} would fit too (force one with --layout)"
+        dataset = replace(dataset, notes=(*dataset.notes, note))
+    if note := spacing_note(dataset.cases):
         dataset = replace(dataset, notes=(*dataset.notes, note))
     if channels is not None:
         dataset = _select_channels(dataset, channels)

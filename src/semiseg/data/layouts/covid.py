@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from semiseg.data.dataset import Case, Dataset
-from semiseg.data.images import PICTURE_AFFINE, BadFile, Scan, case_name, new_scan, read_image, read_label
+from semiseg.data.images import PICTURE_AFFINE, BadFile, Scan, case_name, new_scan, read_array, read_image, read_label
 from semiseg.data.layouts.listing import add_cases, scan_files
 from semiseg.data.layouts.stacks import origin, unpacked
 from semiseg.types import Geometry
@@ -82,7 +82,7 @@ def _arrays(root: Path) -> _Found:
     if not image.is_file():
         return (), LUNG_AND_INFECTION, []
     sources = [mask] if mask.is_file() else []
-    images = unpacked([image], lambda: _slices(_from_pictures(_array(image), np.float32)))
+    images = unpacked([image], lambda: _slices(_from_pictures(read_array(image), np.float32)))
     labels = unpacked([image, *sources], lambda: _array_labels(image, mask)) if sources else []
     return _cases("slice", images, labels), LUNG_AND_INFECTION, [origin(images, [image, *sources])]
 
@@ -129,8 +129,8 @@ def _medseg_labels(image: Path, mask: Path, lung: Path | None = None) -> _Stack:
 
 
 def _array_labels(image: Path, mask: Path) -> _Stack:
-    values = _array(mask)
-    _same_shape(mask, values, image, _array(image))
+    values = read_array(mask)
+    _same_shape(mask, values, image, read_array(image))
     _known(mask, values, LUNG_AND_INFECTION)
     return _slices(_from_pictures(values, np.int32))
 
@@ -138,20 +138,6 @@ def _array_labels(image: Path, mask: Path) -> _Stack:
 def _from_pictures(stack: _Array, kind: type) -> Scan:
     """From slices x rows x columns, which lie as in a picture, to columns x rows x slices."""
     return new_scan(stack.transpose(2, 1, 0).astype(kind), PICTURE_AFFINE)
-
-
-def _array(path: Path) -> _Array:
-    try:
-        array: _Array = np.load(path, mmap_mode="r", allow_pickle=False)
-        if not isinstance(array, np.ndarray):
-            raise TypeError("several arrays in one file")
-    except Exception as error:  # a header is a text of Python: what is wrong with it has many names
-        found = f"an unreadable file ({next(iter(str(error).splitlines()), type(error).__name__):.200})"
-        raise BadFile(path, found, "a NumPy array of numbers", "copy or export it again") from None
-    if array.ndim != 3 or 0 in array.shape or array.dtype.kind not in "biuf":
-        found = f"{array.dtype} of shape {array.shape}"
-        raise BadFile(path, found, "numbers as slices x height x width", "export it again")
-    return array
 
 
 def _same_shape(path: Path, array: _Array, image: Path, expected: _Array) -> None:

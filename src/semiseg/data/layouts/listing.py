@@ -40,6 +40,17 @@ def scan_files(folder: Path) -> dict[str, Path]:
     return found
 
 
+def spacing_note(cases: Iterable[Case]) -> str:
+    """What is to be known of scans that are NumPy arrays; empty where there is none."""
+    count = sum(any(scan_ending(path) == ".npy" for path in case.images) for case in cases)
+    if not count:
+        return ""
+    return (
+        f"spacing and place of NumPy arrays (.npy) are not known, number of scans: {count}; they are taken for axial "
+        "slices of 1 mm; convert them to NIfTI where millimetres matter"
+    )
+
+
 def folders_below(root: Path, depth: int) -> Iterator[Path]:
     """`root` and the folders in it, down to `depth`, sorted at each level; hidden ones are passed over."""
     if not root.is_dir():
