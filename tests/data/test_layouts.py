@@ -11,10 +11,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from support.scans import write_nifti
 
 from semiseg.data.dataset import LONGEST_NAME, Dataset
 from semiseg.data.facts import Unreadable, case_facts
-from semiseg.data.layouts import add_unlabelled, open_dataset, open_inputs
+from semiseg.data.layouts import LAYOUTS, add_unlabelled, open_dataset, open_inputs
 from semiseg.errors import InputError, UserError
 
 Cohort = Callable[..., Path]
@@ -440,3 +441,68 @@ def test_arrays_are_scans_whose_spacing_is_not_known(tmp_path):
     dataset = open_dataset(tmp_path)
     assert [(case.name, case.label.name) for case in dataset.cases] == [("anna", "anna.npy")]
     assert any("number of scans: 1; they are taken for axial slices of 1 mm" in note for note in dataset.notes)
+
+
+def unused(root: Path, **options: object) -> list[str]:
+    return [note for note in open_dataset(root, **options).notes if note.startswith("not used")]
+
+
+def test_files_that_look_like_data_and_are_not_used_are_named(tmp_path: Path) -> None:
+    touch(tmp_path, "images/anna.nii.gz", "labels/anna.nii.gz", "labels/lonely.nii.gz", "dataset.csv.bak", "readme.txt")
+    assert unused(tmp_path) == []
+    touch(
+        tmp_path, "more/ben.NII", "more/b/c/deep.npy", "images/anna.png", "x.mha", ".hidden.nii", "images/._anna.nii.gz"
+    )
+    assert unused(tmp_path) == [
+        "not used by the layout plain: x.mha, images/anna.png, more/ben.NII, more/b/c/deep.npy; "
+        "docs/data.md says which files it reads"
+    ]
+    assert "more/ben.NII" not in unused(tmp_path, unlabelled=tmp_path / "more")[0]
+    (tmp_path / "linked").mkdir()
+    (tmp_path / "linked" / "anna.nii.gz").symlink_to(tmp_path / "images" / "anna.nii.gz")
+    assert "linked" not in unused(tmp_path)[0]
+
+
+def test_the_note_of_unused_files_has_an_end(tmp_path: Path) -> None:
+    touch(tmp_path, "images/anna.nii.gz", *(f"{index:03d}{'x' * 200}.h5" for index in range(300)), "\n\u202e.h5")
+    (note,) = unused(tmp_path)
+    assert len(note) < 700
+    assert note.isprintable()
+    assert " and 296 more; docs/data.md" in note
+
+
+LAYOUT_FILES = {
+    "nnunet": ("imagesTr/a_0000.nii.gz", "labelsTr/a.nii.gz", "imagesTr/loose.nii.gz"),
+    "plain": ("images/a.nii.gz", "labels/a.nii.gz"),
+    "table": ("a.nii.gz", "b.nii.gz"),
+    "malc": ("training-images/1000_3.nii.gz", "training-labels/1000_3_glm.nii.gz"),
+    "ibsr": ("IBSR_01/IBSR_01_ana.nii.gz",),
+    "candi": ("HC/HC_001/HC_001_procimg.nii.gz",),
+    "brats": ("HGG/a/a_flair.nii.gz", "HGG/a/a_t1.nii.gz", "LGG/b/b_flair.nii.gz"),
+    "quicknat": ("train/Data_a.h5", "train/Label_a.h5", "unlabel/Data_b.h5"),
+    "covid": ("CT_COVID/a.png",),
+}
+
+
+def test_every_layout_is_among_them() -> None:
+    assert {layout.NAME for layout in LAYOUTS} == {*LAYOUT_FILES}
+
+
+@pytest.mark.parametrize("layout", LAYOUT_FILES)
+def test_every_layout_names_what_it_does_not_use(tmp_path: Path, layout: str) -> None:
+    touch(tmp_path, *LAYOUT_FILES[layout])
+    if layout == "table":
+        (tmp_path / "dataset.csv").write_text("case,image,label\na,a.nii.gz,b.nii.gz\n")
+    assert unused(tmp_path, labels=False) == []
+    touch(tmp_path, "stray.npy", "train/Weight_a.h5")
+    (note,) = unused(tmp_path, labels=False)
+    assert note.startswith(f"not used by the layout {layout}: stray.npy, train/Weight_a.h5; ")
+
+
+def test_sources_of_what_is_unpacked_are_used(tmp_path: Path) -> None:
+    np.save(tmp_path / "COVID.npy", np.zeros((3, 4, 5)))
+    np.save(tmp_path / "COVID_Seg.npy", np.zeros((3, 4, 5)))
+    write_nifti(tmp_path / "unlCovid.nii", np.zeros((5, 4, 3)))
+    assert unused(tmp_path) == []
+    np.save(tmp_path / "Lung.npy", np.zeros((3, 4, 5)))
+    assert unused(tmp_path)[0].startswith("not used by the layout covid: Lung.npy; ")

@@ -106,6 +106,7 @@ def test_volumes_of_one_file_are_divided_as_the_table_says(tmp_path):
         np.testing.assert_array_equal(image.geometry.affine, HDF5_AFFINE)
         begin += count
     assert dataset.notes[0].startswith("3 volumes of Data_train.h5, Label_train.h5, unpacked in ")
+    assert len(dataset.notes) == 2
     assert dataset.notes[1].startswith("2 volumes of Data_Test.h5, Label_Test.h5, unpacked in ")
     assert check_dataset(dataset).can_train
 

@@ -87,5 +87,7 @@ class Dataset:
     """By case name: where a label is not the dataset's own."""
     orphan_labels: tuple[Path, ...] = ()
     """Label files without an image."""
+    known: tuple[Path, ...] = ()
+    """Further files that it was made of, or that a note is about."""
     notes: tuple[str, ...] = ()
     """What the reader of the layout wants the user to know."""

@@ -14,7 +14,7 @@ from semiseg.data.dicom import refuse_dicom
 from semiseg.data.images import ENDINGS, case_name, scan_ending
 from semiseg.data.label_tables import numbered
 from semiseg.data.layouts import brats, candi, covid, ibsr, malc, nnunet, plain, quicknat, table
-from semiseg.data.layouts.listing import add_cases, group_channels, has_suffixes, scan_files, spacing_note
+from semiseg.data.layouts.listing import add_cases, group_channels, has_suffixes, scan_files, spacing_note, unused_note
 from semiseg.errors import InputError, UserError
 from semiseg.files import is_there
 
@@ -48,6 +48,7 @@ def open_dataset(
         looked = "; ".join(f"{one.NAME}: {one.looks_for}" for one in wanted)
         raise InputError(f"{path}: got no layout that fits, expected one of [{looked}]; see docs/data.md")
     dataset: Dataset = chosen.read(path)
+    as_read = dataset.cases
     if not dataset.cases:
         refuse_dicom(path)
         raise InputError(f"{path}: got no image, expected {chosen.looks_for}; check the names and endings")
@@ -60,6 +61,8 @@ def open_dataset(
     if channels is not None:
         dataset = _select_channels(dataset, channels)
     dataset = add_unlabelled(dataset, unlabelled) if unlabelled else dataset
+    if note := unused_note(dataset, (*as_read, *dataset.cases)):
+        dataset = replace(dataset, notes=(*dataset.notes, note))
     return numbered(dataset) if labels else dataset
 
 

@@ -67,6 +67,7 @@ def read(root: Path) -> Dataset:
         classes={"background": 0, "necrosis": 1, "oedema": 2, "enhancing": enhancing},
         relabel={3: 4} if any(new) and not all(new) else {},
         regions={"whole": (1, 2, enhancing), "core": (1, enhancing), "enhancing": (enhancing,)},
+        known=tuple(path for patient in patients.values() for path in patient.files.values()),
         notes=tuple(_missing(list(patients.values()), shared)),
     )
 

@@ -50,8 +50,9 @@ def read(root: Path) -> Dataset:
     MedSeg's files are taken where both forms are there. Raises InputError, naming the file, for stacks that cannot
     be read, differ in shape, or hold a label value that has no meaning.
     """
-    cases, classes, notes = _medseg(root) if (root / "tr_im.nii.gz").is_file() else _arrays(root)
-    for path in _unlabelled_stacks(root):
+    cases, classes, sources, notes = _medseg(root) if (root / "tr_im.nii.gz").is_file() else _arrays(root)
+    unlabelled = _unlabelled_stacks(root)
+    for path in unlabelled:
         images = _stack(path)
         found = _cases(_UNLABELLED[case_name(path)], images, [])
         cases = add_cases(cases, (replace(case, split="unlabelled") for case in found), prefix=path.name)
@@ -61,30 +62,38 @@ def read(root: Path) -> Dataset:
         shown = (Case(name, (path,), split="unlabelled") for name, path in pictures.items())
         cases = add_cases(cases, shown, prefix=folder.name)
         notes.append(f"{len(pictures)} unlabelled cases: the pictures in {folder.relative_to(root)}")
-    return Dataset(root=root, layout=NAME, cases=cases, channels=("CT",), classes=dict(classes), notes=tuple(notes))
+    return Dataset(
+        root=root,
+        layout=NAME,
+        cases=cases,
+        channels=("CT",),
+        classes=dict(classes),
+        known=(*sources, *unlabelled),
+        notes=tuple(notes),
+    )
 
 
-_Found = tuple[tuple[Case, ...], dict[str, int], list[str]]
-"""Cases, classes, and where they came from."""
+_Found = tuple[tuple[Case, ...], dict[str, int], list[Path], list[str]]
+"""Cases, classes, the files that they came from, and notes."""
 
 
 def _medseg(root: Path) -> _Found:
     image, mask, lung = (root / name for name in ("tr_im.nii.gz", "tr_mask.nii.gz", "tr_lungmasks_updated.nii.gz"))
-    sources = [path for path in (mask, lung) if path.is_file()] if mask.is_file() else []
-    images = _stack(image)
-    labels = unpacked([image, *sources], lambda: _medseg_labels(image, *sources)) if sources else []
-    classes = LUNG_AND_INFECTION if lung in sources else INFECTION
-    return _cases("slice", images, labels), classes, [origin(images, [image, *sources])]
+    masks = [path for path in (mask, lung) if path.is_file()] if mask.is_file() else []
+    images, sources = _stack(image), [image, *masks]
+    labels = unpacked(sources, lambda: _medseg_labels(*sources)) if masks else []
+    classes = LUNG_AND_INFECTION if lung in masks else INFECTION
+    return _cases("slice", images, labels), classes, sources, [origin(images, sources)]
 
 
 def _arrays(root: Path) -> _Found:
     image, mask = root / "COVID.npy", root / "COVID_Seg.npy"
     if not image.is_file():
-        return (), LUNG_AND_INFECTION, []
-    sources = [mask] if mask.is_file() else []
+        return (), LUNG_AND_INFECTION, [], []
+    sources = [image, mask] if mask.is_file() else [image]
     images = unpacked([image], lambda: _slices(_from_pictures(read_array(image), np.float32)))
-    labels = unpacked([image, *sources], lambda: _array_labels(image, mask)) if sources else []
-    return _cases("slice", images, labels), LUNG_AND_INFECTION, [origin(images, [image, *sources])]
+    labels = unpacked(sources, lambda: _array_labels(image, mask)) if mask in sources else []
+    return _cases("slice", images, labels), LUNG_AND_INFECTION, sources, [origin(images, sources)]
 
 
 def _unlabelled_stacks(root: Path) -> list[Path]:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from semiseg.data.dataset import Case
+from semiseg.data.dataset import Case, Dataset
 from semiseg.data.images import ENDINGS, case_name, is_picture, scan_ending
 from semiseg.data.label_values import is_label_value
 from semiseg.errors import InputError
 from semiseg.files import read_json
 from semiseg.settings import is_text, shown
 
+_OF_OTHERS = (".npz", ".mgz", ".mgh", ".nrrd", ".mha", ".mhd", ".img", ".tif", ".tiff")
+"""Endings of scans that cannot be read here."""
 _SUFFIXED = re.compile(r"(.+)_(\d{4})")
 
 
@@ -38,6 +41,34 @@ def scan_files(folder: Path) -> dict[str, Path]:
             raise InputError(f"{path}: got a second file of case {name!r}, expected one; remove one of the two")
         found[name] = path
     return found
+
+
+def unused_note(dataset: Dataset, cases: Iterable[Case]) -> str:
+    """The files of a dataset's folder that look like scans and are used by none of its cases; empty if there is none.
+
+    cases: those that were read, before channels were chosen, and those added since. Folders are looked through three
+    deep, as far as any layout goes; of many files the first five are named.
+    """
+    used = {*dataset.known, *dataset.orphan_labels}
+    for case in cases:
+        used.update(case.images if case.label is None else (*case.images, case.label))
+    real = {os.path.realpath(path) for path in used}
+    unused = [
+        path.relative_to(dataset.root).as_posix()
+        for folder in folders_below(dataset.root, depth=3)
+        for path in sorted(folder.iterdir())
+        if _looks_like_data(path) and os.path.realpath(path) not in real
+    ]
+    if not unused:
+        return ""
+    named = ", ".join(name[:100] if name.isprintable() else ascii(name)[:100] for name in unused[:5])
+    more = f" and {len(unused) - 5} more" if len(unused) > 5 else ""
+    return f"not used by the layout {dataset.layout}: {named}{more}; docs/data.md says which files it reads"
+
+
+def _looks_like_data(path: Path) -> bool:
+    name = path.name.lower()
+    return not name.startswith(".") and name.endswith((*ENDINGS, *_OF_OTHERS)) and path.is_file()
 
 
 def spacing_note(cases: Iterable[Case]) -> str:

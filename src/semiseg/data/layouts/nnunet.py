@@ -53,5 +53,6 @@ def read(root: Path) -> Dataset:
         regions=description.regions,
         channel_suffix=True,
         orphan_labels=tuple(orphans),
+        known=tuple(loose),
         notes=description.notes + notes,
     )

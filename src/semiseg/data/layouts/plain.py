@@ -24,11 +24,13 @@ def read(root: Path) -> Dataset:
     images, labels, more = (scan_files(root / name) for name in ("images", "labels", "unlabelled"))
     suffixed = has_suffixes(images, labels)
     notes = list(description.notes)
+    left_out: list[Path] = []
 
     def cases(files: dict[str, Path]) -> dict[str, tuple[Path, ...]]:
         if not suffixed:
             return {name: (path,) for name, path in files.items()}
         grouped, loose = group_channels(files, len(description.channels))
+        left_out.extend(loose)
         notes.extend(f"{path}: got no channel suffix, expected CASE_0000.nii.gz; left out" for path in loose)
         return grouped
 
@@ -44,5 +46,6 @@ def read(root: Path) -> Dataset:
         regions=description.regions,
         channel_suffix=suffixed,
         orphan_labels=tuple(path for name, path in labels.items() if name not in named),
+        known=tuple(left_out),
         notes=tuple(notes),
     )

@@ -85,6 +85,7 @@ def read(root: Path) -> Dataset:
         channels=("T1",),
         classes=dict(QUICKNAT_28),
         orphan_labels=tuple(path for path in _label_files(root) if path not in with_image),
+        known=tuple(path for pair in pairs for path in (pair.image, pair.label) if path),
         notes=tuple(notes),
     )
 
