@@ -11,7 +11,7 @@ LOWEST_TESTS = $(addprefix tests/,bench/test_statistics.py cli/test_cli.py data/
   prediction/test_segment.py rank/test_correlation.py report/test_report.py runs/test_folder.py \
   simulate/test_simulate.py training/test_fit.py transforms/test_warp.py test_files.py test_ranges.py)
 
-.PHONY: install demo test test-slow test-lowest check constraints dist sbom
+.PHONY: install demo test test-slow test-lowest check constraints dist sbom build connect
 
 # torch is pinned, too, so that a machine without a GPU gets no CUDA packages
 $(VENV)/.installed: pyproject.toml constraints.txt
@@ -62,3 +62,34 @@ dist: install
 
 sbom: install
 > $(BIN)/python tools/distributions.py sbom dist/sbom.json
+
+# containers: docker or podman, whichever is there; GPU=0, GPU=0,1 or GPU=all, without it the processor
+ENGINE ?= $(firstword $(foreach one,docker podman,$(if $(shell command -v $(one) 2>/dev/null),$(one))))
+IMAGE ?= semiseg
+DATA ?= .
+RUNS ?= runs
+CACHE ?= $(HOME)/.cache/semiseg
+comma = ,
+ifneq ($(filter podman,$(notdir $(ENGINE))),)
+GPU_FLAGS = $(foreach one,$(subst $(comma), ,$(GPU)),--device nvidia.com/gpu=$(one))
+USER_FLAGS = --userns=keep-id
+else
+GPU_FLAGS = --gpus $(if $(filter all,$(GPU)),all,'"device=$(GPU)"')
+USER_FLAGS = --user "$$(id -u):$$(id -g)"
+endif
+
+.PHONY: engine
+engine:
+> @test -n "$(ENGINE)" || { echo "make: got neither docker nor podman on PATH, expected one of them; install one, or name it as ENGINE=..." >&2; exit 1; }
+
+# with a GPU: PyPI's wheels of torch, which hold CUDA
+build: engine
+> $(ENGINE) build --tag=$(IMAGE) $(if $(GPU),--build-arg=TORCH_INDEX=https://pypi.org/simple) .
+
+# a shell in the image, as oneself: DATA is there as /data, to be read only, RUNS as /runs
+connect: engine
+> @test -d "$(DATA)" || { echo "make: got no folder $(DATA), expected one with scans; name it as DATA=..." >&2; exit 1; }
+> mkdir -p "$(RUNS)" "$(CACHE)"
+> $(ENGINE) run --pull never --rm --interactive --tty $(USER_FLAGS) $(if $(GPU),$(GPU_FLAGS) --ipc host) \
+>   -v "$$(realpath "$(DATA)"):/data:ro" -v "$$(realpath "$(RUNS)"):/runs" -v "$$(realpath "$(CACHE)"):/cache" \
+>   --entrypoint bash $(IMAGE)
