@@ -148,11 +148,14 @@ def test_labels_and_further_splits_may_be_missing(tmp_path):
         (TABLE.replace("1001,5", "1000,5"), "volumes.csv, line 3: got case '1000' a second time, expected file,case,"),
         (TABLE.replace("1001,5", "../1,5"), "volumes.csv, line 3: got case '../1', which cannot be the name of a file"),
         (TABLE.replace("1001,5", "1001,0"), "volumes.csv, line 3: got 0 slices, expected file,case,slices, a row"),
+        (TABLE.replace("1001,5", f"1001,{'9' * 3000}"), "volumes.csv, line 3: got 9999999"),
         (TABLE.replace("1001,5", "1001,five"), "volumes.csv, line 3: got invalid literal"),
         (TABLE.replace("slices", "count"), "volumes.csv: got no column slices, expected"),
         (TABLE.replace("1001,5", "1001,4"), "train/Data_train.h5: got 12 slices, expected 11 as in volumes.csv"),
     ],
 )
 def test_a_division_is_never_guessed(tmp_path, table, message):
-    with pytest.raises(InputError, match=re.escape(f"{tmp_path}/{message.format(root=tmp_path)}")):
+    with pytest.raises(InputError, match=re.escape(f"{tmp_path}/{message.format(root=tmp_path)}")) as caught:
         open_dataset(stacked(tmp_path, table))
+    assert caught.value.exit_code == 3
+    assert len(str(caught.value)) < 1000

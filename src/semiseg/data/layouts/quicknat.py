@@ -140,7 +140,7 @@ def _divisions(root: Path) -> dict[Path, dict[str, int]]:
             raise ValueError(f"case {case!r}, which cannot be the name of a file")
         if case in divisions.setdefault(path, {}):
             raise ValueError(f"case {case!r} a second time")
-        if slices < 1:
+        if not 0 < slices < 2**31:
             raise ValueError(f"{slices} slices")
         divisions[path][case] = slices
 
