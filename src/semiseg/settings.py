@@ -110,8 +110,9 @@ def unusual(values: Any) -> str:
 
 
 def _plain(name: str) -> str:
-    if name in ("", ".", "..") or Path(name).name != name or "\\" in name or not name.isprintable():
-        raise ValueError(f"got {name!r}, expected the plain name of a file; correct it")
+    plain = name.isprintable() and len(name.encode()) < 256 and "\\" not in name  # half a character is not printable
+    if not plain or name in ("", ".", "..") or Path(name).name != name:
+        raise ValueError(f"got {name!r:.300}, expected the plain name of a file; correct it")
     return name
 
 

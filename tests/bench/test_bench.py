@@ -382,7 +382,8 @@ def test_names_in_bench_yaml_that_lead_out_of_its_folder_are_refused(tmp_path, k
 
     path = tmp_path / "bench" / "bench.yaml"
     path.parent.mkdir()
-    settings = {"run": {}, "methods": {"supervised": {"name": "supervised"}}, "labelled": ["2"]}
+    run = {"data": {"path": "x"}}
+    settings = {"run": run, "methods": {"supervised": {"name": "supervised"}}, "labelled": ["2"]}
     path.write_text(yaml.safe_dump(settings))
     assert BenchSettings.read(path).labelled == ("2",)
     path.write_text(yaml.safe_dump({**settings, key: value}))

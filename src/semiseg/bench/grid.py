@@ -24,8 +24,9 @@ from semiseg.files import read_yaml, write_text
 from semiseg.manifest import BEGUN, claim
 from semiseg.methods.own import flags_for, refuse_other_file
 from semiseg.processes import default_workers
+from semiseg.runs.contents import ScansOfRun
 from semiseg.runs.folder import RunFolder
-from semiseg.settings import Settings, flat, shown
+from semiseg.settings import ReadBack, Settings, flat, shown
 
 BASELINE = "supervised"
 DEFAULT_METHODS = ("supervised", "roam", "equireg")
@@ -35,8 +36,8 @@ ALL = "all"
 """In place of a number of labels: every label there is."""
 UPPER_BUDGETS = (1, 2)
 """Of the upper bound, in steps of the others: at twice the steps, to show that it was not stopped too early."""
-_LABELLED = re.compile(r"[\d.]+%?")
-_NAME = re.compile(r"\w[\w.+-]*")
+_LABELLED = re.compile(r"[0-9.]{1,20}%?")
+_NAME = re.compile(r"\w[\w.+-]{0,99}")
 
 
 def _plain(name: str) -> str:
@@ -49,6 +50,12 @@ def _count(labelled: str) -> str:
     if not _LABELLED.fullmatch(labelled):
         raise ValueError(f"got {labelled!r:.80}, expected a number or share of labelled scans, such as 4 or 10%")
     return labelled
+
+
+class _Common(ReadBack):
+    """Of what all runs have in common, what is asked for by name."""
+
+    data: ScansOfRun
 
 
 class BenchSettings(Settings):
@@ -70,9 +77,11 @@ class BenchSettings(Settings):
         action = "restore it, or choose another folder"
         values = read_yaml(path, "the settings of a bench", action)
         try:
-            return cls.parse(values, where=str(path))
+            settings = cls.parse(values, where=str(path))
         except UserError as error:
             raise InputError(f"{error}; {action}") from None
+        _Common.of(settings.run, f"{path}: run", "the settings of a bench", action)
+        return settings
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from pydantic import Field
@@ -21,6 +21,7 @@ from semiseg.data.dataset import Dataset
 from semiseg.data.dicom import refuse_dicom
 from semiseg.data.images import read_label
 from semiseg.data.label_tables import apply_table
+from semiseg.data.label_values import LabelValue, is_label_value
 from semiseg.data.layouts.listing import scan_files
 from semiseg.data.structures import structures
 from semiseg.errors import InputError, SomeCasesFailed, UserError
@@ -33,7 +34,7 @@ from semiseg.jobs.shards import Shard, shards_folder
 from semiseg.manifest import MANIFEST, begin_anew, claim, file_hashes, json_hash, settle, write_manifest
 from semiseg.processes import each
 from semiseg.progress import say
-from semiseg.settings import ReadBack
+from semiseg.settings import ReadBack, shown
 from semiseg.tables import table_writer, write_table
 
 COLUMNS = (
@@ -175,9 +176,9 @@ def evaluate_folder(
 class _Meaning(ReadBack):
     """What `predict` left about label values: see `as_predicted`."""
 
-    relabel: dict[str, int] = Field(default_factory=dict)
+    relabel: dict[LabelValue, LabelValue] = Field(default_factory=dict)
     other_is_background: bool = False
-    regions: dict[str, tuple[int, ...]] = Field(default_factory=dict)
+    regions: dict[str, Annotated[tuple[LabelValue, ...], Field(min_length=1)]] = Field(default_factory=dict)
 
 
 class _Left(ReadBack):
@@ -246,13 +247,15 @@ def _named_classes(
     else:
         return None
     values = list(named.values())
-    if not all(type(value) is int for value in values) or len(set(values)) < len(values):
-        raise InputError(f"{where}: got {dict(named)}, expected a whole number per class, each once; edit it")
+    if not all(map(is_label_value, values)) or len(set(values)) < len(values):
+        raise InputError(
+            f"{where}: got {shown(dict(named))}, expected a whole number of 32 bits per class, each once; edit it"
+        )
     foreground = {
         name: value for name, value in named.items() if value not in (0, ignore) and name.lower() != "background"
     }
     if not foreground:
-        raise InputError(f"{where}: got {dict(named)}, expected a class besides the background; name one")
+        raise InputError(f"{where}: got {shown(dict(named))}, expected a class besides the background; name one")
     return foreground
 
 

@@ -78,7 +78,7 @@ def _read_as_trained(truth: Dataset, predicted: Mapping[str, int], left: Mapping
         return replace(
             truth,
             classes={"background": 0, **predicted},
-            relabel={int(value): meant for value, meant in left["relabel"].items()},
+            relabel=left["relabel"],
             other_is_background=left["other_is_background"],
             notes=("in training: values as the predictions' manifest.json says",),
         )

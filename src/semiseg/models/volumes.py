@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from statistics import fmean
 
 import numpy as np
+from pydantic import Field
 
 from semiseg.data.plan import Plan
 from semiseg.data.prepare import PreparedCase
@@ -30,7 +31,7 @@ class Volume(Settings):
     """Those that have the structure."""
     log_mean: float
     """Of the natural logarithm of its volume in ml."""
-    log_deviation: float
+    log_deviation: float = Field(gt=0)
     """What another scan's may differ by: standard deviation, PRIOR_SCANS and the mean's own uncertainty included."""
 
     def z_score(self, volume_ml: float) -> float:

@@ -7,6 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from pydantic import Field
+
 from semiseg.data.dataset import Case
 from semiseg.devices import chosen_device
 from semiseg.errors import UserError
@@ -21,9 +23,16 @@ from semiseg.rank.calibration import FEWEST_SCANS, Calibration, Point, leave_one
 from semiseg.rank.ranking import Ranking, Transforms, rank_cases
 from semiseg.runs.contents import read_scores
 from semiseg.runs.folder import METRICS, RunFolder
+from semiseg.settings import ReadBack
 
 CALIBRATION = "calibration"
 """Folder inside the ranking's: predictions, scores and ranking of the validation scans."""
+
+
+class _Facts(ReadBack):
+    """Of a model's description."""
+
+    volumes: list[Volume] = Field(default_factory=list)
 
 
 def rank_scans(
@@ -97,7 +106,8 @@ def _compared(paths: Sequence[Path], models: Sequence[LoadedModel]) -> list[Load
 
 
 def _volumes(path: Path) -> list[Volume]:
-    return [Volume.parse(values, where=f"{path}: volumes") for values in model_facts(path).get("volumes", ())]
+    expected, action = "volumes as training writes them", "export the model again"
+    return _Facts.of(model_facts(path), f"{path}: model.json", expected, action).volumes
 
 
 def _calibration_points(

@@ -119,6 +119,8 @@ def _beside(arms: Sequence[Arm]) -> list[tuple[Arm, Result]]:
 
 def _truths(run: Path, cases: Sequence[Case]) -> dict[str, Truth]:
     """With what the dataset says about its values, where it says something."""
+    if not cases:
+        return {}
     declared = true_labels(None, [Path(RunFolder(run).read_config()["data"]["path"])])
     return {case.name: declared.get(case.name, Truth(case.label)) for case in cases if case.label is not None}
 
