@@ -249,7 +249,7 @@ def _named_classes(
     values = list(named.values())
     if not all(map(is_label_value, values)) or len(set(values)) < len(values):
         raise InputError(
-            f"{where}: got {shown(dict(named))}, expected a whole number of 32 bits per class, each once; edit it"
+            f"{where}: got {shown(dict(named))}, expected a whole number per class, each once, of 32 bits; edit it"
         )
     foreground = {
         name: value for name, value in named.items() if value not in (0, ignore) and name.lower() != "background"
