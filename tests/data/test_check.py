@@ -192,6 +192,17 @@ def test_channels(nnunet_cohort: Cohort) -> None:
     )
 
 
+def test_a_channel_that_is_misnumbered_is_no_ten_thousand_findings(nnunet_cohort: Cohort) -> None:
+    root = nnunet_cohort(labelled=2, channels=1)
+    folder = root / "imagesTr"
+    (folder / "ball_000_0000.nii.gz").rename(folder / "ball_000_9999.nii.gz")
+    lines = [line.removeprefix(f"error: {folder}/") for line in check_dataset(open_dataset(root)).lines()]
+    assert len(lines) == 1 + 8 + 1
+    assert lines[0].startswith("ball_000_0000.nii.gz: got 10000 channel(s) for case 'ball_000', expected 1; ")
+    assert lines[1].startswith("ball_000_0000.nii.gz: got no such file")
+    assert lines[9].startswith("ball_000_0008.nii.gz: got 9991 more files of case 'ball_000' that cannot be used")
+
+
 def test_layout_notes_are_notes(root: Path) -> None:
     (root / "dataset.json").unlink()
     report = check_dataset(open_dataset(root), strict=True)

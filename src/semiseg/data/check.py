@@ -23,6 +23,9 @@ SILENT_SHARE, ERROR_SHARE = 0.01, 0.1
 """Displacement of a corner voxel, as a share of the smallest voxel side: below the first it is rounding and
 not mentioned, above the second an error, between them a note."""
 
+MOST_FILES = 8
+"""Of one case that are listed one by one: channel 9999 means as many that are not there."""
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -138,15 +141,18 @@ def _case_findings(case: Case, facts: CaseFacts, channels: int, dataset: Dataset
     if len(case.images) != channels:
         found, expected = f"{len(case.images)} channel(s) for case {case.name!r}", f"{channels}"
         yield Finding(case.images[0], found, expected, "add or remove images", "error", case.name)
-    readable: list[tuple[Path, ImageFacts]] = []
-    for path, image in zip(case.images, facts.images, strict=True):
-        if isinstance(image, Unreadable):
-            yield Finding(path, image.found, image.expected, image.action, "error", case.name)
-            continue
+    both = list(zip(case.images, facts.images, strict=True))
+    unreadable = [(path, image) for path, image in both if isinstance(image, Unreadable)]
+    for path, bad in unreadable[:MOST_FILES]:
+        yield Finding(path, bad.found, bad.expected, bad.action, "error", case.name)
+    if more := unreadable[MOST_FILES:]:
+        found = f"{len(more)} more files of case {case.name!r} that cannot be used"
+        yield Finding(more[0][0], found, "whole files", "see whether one has a wrong number", "error", case.name)
+    readable = [(path, image) for path, image in both if isinstance(image, ImageFacts)]
+    for path, image in readable:
         if image.non_finite:
             found = f"{image.non_finite} voxels that are NaN or infinite"
             yield Finding(path, found, "finite intensities", "repair the scan", "error", case.name)
-        readable.append((path, image))
     for path, image in readable[1:]:
         yield from _mismatch(case, path, image.geometry, *readable[0])
     if case.label is None:
