@@ -13,9 +13,10 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
+from hypothesis import strategies as st
+
 from campaign.case import Case, drawn
 from campaign.world import SCAN, words
-from hypothesis import strategies as st
 
 LABEL = "D/labels/case0.nii.gz"
 PREDICTED = "PRED/case0.nii.gz"

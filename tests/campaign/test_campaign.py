@@ -10,6 +10,9 @@ from pathlib import Path
 from unittest.mock import patch
 
 import pytest
+
+import semiseg.files
+import semiseg.models.layers
 from campaign import kills
 from campaign.case import Case
 from campaign.flags import COMMANDS, flags
@@ -17,9 +20,6 @@ from campaign.inputs import every_case, sample
 from campaign.judge import half_written, try_case
 from campaign.kills import FULL, WORKS, Moment, Work
 from campaign.world import World, words
-
-import semiseg.files
-import semiseg.models.layers
 from semiseg.errors import InputError, UserError
 
 TESTS = Path(__file__).resolve().parents[1]
