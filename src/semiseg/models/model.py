@@ -13,10 +13,12 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from semiseg.data.plan import Plan
+from semiseg.devices import memory_gb
 from semiseg.errors import InputError, UserError
 from semiseg.files import is_there, read_json, replacing, write_json
 from semiseg.networks import network_from
 from semiseg.networks.ensemble import Ensemble, members
+from semiseg.networks.network_plan import NetworkPlan
 from semiseg.runs.checkpoint import read_checkpoint, read_weights, require_alike
 from semiseg.runs.folder import RunFolder
 
@@ -160,10 +162,17 @@ def _checked(read: Callable[[], Plan]) -> Plan:
         raise InputError(str(error)) from None
 
 
+def _most_gb(network: NetworkPlan) -> float:
+    """More than the weights of a U-Net or FC-DenseNet take: as if every layer were as wide as the widest."""
+    layers = len(network.widths) + sum(network.blocks)
+    widest = max((*network.widths, network.first + network.growth * sum(network.blocks)))
+    return 4e-9 * 4 * 3**3 * layers * float(widest) ** 2
+
+
 def assemble(weights: Mapping[str, Tensor], plan: Plan, path: Path) -> LoadedModel:
     """The plan's network with these weights. Raises InputError, which names `path`, for weights that do not fit."""
-    if not plan.network.from_monai:  # first without content: a plan can describe more weights than fit into memory
-        with torch.device("meta"):
+    if not plan.network.from_monai and _most_gb(plan.network) > (memory_gb(torch.device("cpu")) or 0):
+        with torch.device("meta"):  # first without content: a plan can describe more weights than fit into memory
             described = [build_network(plan) for _ in members(weights) or [""]]
         expected = (Ensemble(described) if members(weights) else described[0]).state_dict()
         require_alike(path, weights, expected, "export the model again")
