@@ -16,6 +16,7 @@ import shlex
 import statistics
 import subprocess
 import sys
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -34,19 +35,18 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--jobs", type=int, default=2, help="runs at the same time, one thread each")
     parser.add_argument("--only", nargs="*", help="names of settings")
+    parser.add_argument("--dry-run", action="store_true", help="print the command lines, and stop")
     arguments = parser.parse_args()
     grid = yaml.safe_load(arguments.grid.read_text())
     out: Path = arguments.out
-    out.mkdir(parents=True, exist_ok=True)
     plan = out / "plan.json"
     base = [*grid.get("flags", []), "--dims", str(grid["dims"])]
     base += [part for place in ("test", "val") if place in grid for part in (f"--{place}", str(grid[place]))]
     if "folds" in grid:  # each fold has test scans of its own, so no plan can be shared
         base += _sets([f"plan.{key}={json.dumps(value)}" for key, value in grid["plan"].items()])
     else:
-        if not plan.exists():
-            sets = [f"plan.{key}={json.dumps(value)}" for key, value in grid["plan"].items()]
-            call(["semiseg", "plan", arguments.data, "--out", str(plan), *base, *_sets(sets)])
+        sets = [f"plan.{key}={json.dumps(value)}" for key, value in grid["plan"].items()]
+        planning = ["semiseg", "plan", arguments.data, "--out", str(plan), *base, *_sets(sets)]
         base += ["--plan", str(plan)]
     runs = [
         (name, replicate)
@@ -54,42 +54,57 @@ def main() -> None:
         for name, setting in grid["settings"].items()
         if replicate < setting.get("replicates", grid["replicates"]) and (not arguments.only or name in arguments.only)
     ]
+    if arguments.dry_run:
+        lines = [planning] if "folds" not in grid else []
+        lines += [line for run in runs for line in commands(grid, *run, arguments.data, out, base)]
+        print("\n".join(map(shlex.join, lines)))
+        return
+    out.mkdir(parents=True, exist_ok=True)
+    if "folds" not in grid and not plan.exists():
+        call(planning)
     with ThreadPoolExecutor(arguments.jobs) as pool:
         list(pool.map(lambda run: one_run(grid, *run, arguments.data, out, base), runs))
     print(tables(grid, out))
 
 
 def one_run(grid: dict[str, Any], name: str, replicate: int, data: str, out: Path, base: list[str]) -> None:
-    setting = grid["settings"][name]
     folder = out / f"{name}-{replicate}"
-    run, predictions, scores = folder / "run", folder / "predictions", folder / "scores"
-    others = {place: folder / f"scores-{place}" for place in grid.get("also_test", {})}
-    if all((place / "summary.json").exists() for place in (scores, *others.values())):
+    scored = [folder / "scores", *(folder / f"scores-{place}" for place in grid.get("also_test", {}))]
+    if all((place / "summary.json").exists() for place in scored):
         return
+    with (out / f"{name}-{replicate}.log").open("a") as log:
+        for command in commands(grid, name, replicate, data, out, base):
+            call(command, log)
+    print(f"{name} {replicate}: Dice {mean_of(scored[0], 'dice'):.3f}", flush=True)
+
+
+def commands(
+    grid: dict[str, Any], name: str, replicate: int, data: str, out: Path, base: list[str]
+) -> Iterator[list[str]]:
+    """Of one run: train, predict, evaluate, and what else the grid asks for."""
+    setting, folder = grid["settings"][name], out / f"{name}-{replicate}"
+    run, predictions, scores = folder / "run", folder / "predictions", folder / "scores"
     count = setting.get("labelled", grid.get("labelled"))
     labelled = [] if count is None else ["--labelled", str(count)]
     which = ["--fold", f"{replicate + 1}/{grid['folds']}"] if "folds" in grid else ["--draw", str(replicate)]
     steps = grid["steps"] * setting.get("times_steps", 1)
     sets = [f"method.{key}={json.dumps(value)}" for key, value in setting.get("set", {}).items()]
     resume = ["--resume"] if (run / "config.yaml").exists() else []
-    with (out / f"{name}-{replicate}.log").open("a") as log:
-        train = ["semiseg", "train", data, "--method", setting["method"], "--out", str(run)]
-        train += [*base, *labelled, *which, "--seed", str(replicate), "--steps", str(steps)]
-        common = [f"{key}={json.dumps(value)}" for key, value in grid.get("set", {}).items()]
-        train += ["--workers", "1", *_sets([*common, *sets, "training.tensorboard=false", "score=false"]), *resume]
-        call(train, log)
-        chosen = ["--cases", str(run / "splits.json")]
-        call(["semiseg", "predict", str(run), data, "--out", str(predictions), *chosen], log)
-        call(["semiseg", "evaluate", str(predictions), data, "--out", str(scores)], log)
-        for place, scans in grid.get("also_test", {}).items():
-            there = folder / f"predictions-{place}"
-            # copies of the test scans, with their labels; or other scans, with labels of their own
-            images, labels, only = (scans, data, chosen) if isinstance(scans, str) else (*scans, [])
-            call(["semiseg", "predict", str(run), images, "--out", str(there), *only], log)
-            call(["semiseg", "evaluate", str(there), labels, "--out", str(others[place])], log)
-        if grid.get("rank"):
-            call(["semiseg", "rank", str(run), data, "--out", str(folder / "rank"), *chosen], log)
-    print(f"{name} {replicate}: Dice {mean_of(scores, 'dice'):.3f}", flush=True)
+    train = ["semiseg", "train", data, "--method", setting["method"], "--out", str(run)]
+    train += [*base, *labelled, *which, "--seed", str(replicate), "--steps", str(steps)]
+    common = [f"{key}={json.dumps(value)}" for key, value in grid.get("set", {}).items()]
+    yield [*train, "--workers", "1", *_sets([*common, *sets, "training.tensorboard=false", "score=false"]), *resume]
+    chosen = ["--cases", str(run / "splits.json")]
+    yield ["semiseg", "predict", str(run), data, "--out", str(predictions), *chosen]
+    yield ["semiseg", "evaluate", str(predictions), data, "--out", str(scores)]
+    for place, scans in grid.get("also_test", {}).items():
+        there = folder / f"predictions-{place}"
+        # copies of the test scans, with their labels; or other scans, with labels of their own
+        images, labels, only = (scans, data, chosen) if isinstance(scans, str) else (*scans, [])
+        yield ["semiseg", "predict", str(run), images, "--out", str(there), *only]
+        yield ["semiseg", "evaluate", str(there), labels, "--out", str(folder / f"scores-{place}")]
+    if grid.get("rank"):
+        yield ["semiseg", "rank", str(run), data, "--out", str(folder / "rank"), *chosen]
 
 
 def call(command: list[str], log: Any = None) -> None:

@@ -284,6 +284,18 @@ def test_an_estimate_starts_nothing_but_its_timed_steps(balls, tmp_path):
     assert list(out.iterdir()) == []
 
 
+def test_a_dry_run_prints_the_runs_and_what_bench_yaml_would_hold(balls, tmp_path, done):
+    code, text, err, ran = bench(balls, tmp_path / "out", "--dry-run")
+    assert code == 0, err
+    head, _, rest = text.partition("\n")
+    assert head.removeprefix("# 10 runs: ").split(", ") == done[2]
+    assert rest == (done[0] / "bench.yaml").read_text()
+    code, _, err, _ = bench(balls, tmp_path / "out", "--dry-run", "--set", "training.lr=-1")
+    assert (code, "training.lr" in err) == (2, True)
+    assert ran == []
+    assert not (tmp_path / "out").exists()
+
+
 def test_an_estimate_adds_up():
     """By hand: 4 steps of 2 s, 2 validations of 3 s, 5 s for the rest; the upper bound at twice the steps."""
     values = {"data": {"path": "x"}, "training": {"steps": 4, "validate_every": 2}}

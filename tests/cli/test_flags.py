@@ -184,6 +184,7 @@ ENTRIES = {
         "--jobs": given(3, launcher_named__jobs=3),
         "--scheduler": given("tcp://x:1", launcher_named__scheduler="tcp://x:1"),
         "--slurm": given("partition=gpu", launcher_named__slurm={"partition": "gpu"}),
+        "--dry-run": given(True, called=[], out=OTHERWISE, more=True),
         "--estimate": given(True, called=["launcher_named", "estimate"], out=OTHERWISE, more=True),
         "--device": given("cpu", run_bench__device="cpu", launcher_named__device="cpu"),
         "--workers": given(3, run_bench__workers=3),

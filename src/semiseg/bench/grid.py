@@ -128,6 +128,22 @@ def run_settings(settings: BenchSettings, run: Run, plan: Path) -> RunSettings:
     return RunSettings.parse(merged(values, {"training": {"steps": steps}}), where="run")
 
 
+def resolved(settings: BenchSettings, out: Path) -> str:
+    """The settings as they would stand in bench.yaml, below the names of all runs; nothing is read or written.
+
+    Raises UserError for what a run would refuse of them.
+    """
+    runs = planned_runs(settings)
+    for run in runs:
+        run_settings(settings, run, out / "plan.json").resolved()
+    return f"# {len(runs)} runs: {', '.join(run.name for run in runs)}\n{_as_yaml(settings)}"
+
+
+def _as_yaml(settings: Settings) -> str:
+    text: str = yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    return text
+
+
 def continued(settings: BenchSettings, out: Path) -> BenchSettings:
     """With the methods and numbers of labels that `out` was begun with, too.
 
@@ -176,7 +192,7 @@ def begin(settings: BenchSettings, out: Path, workers: int | None) -> Path:
     claim(out, "bench", ("plan.json", "results.csv", "summary.csv", "bench.json"), owned=config.exists())
     if plan is not None:
         plan.save(path)
-    write_text(config, yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False, allow_unicode=True))
+    write_text(config, _as_yaml(settings))
     (out / BEGUN).unlink(missing_ok=True)  # from now on the settings say whose folder it is
     return path
 
@@ -184,7 +200,7 @@ def begin(settings: BenchSettings, out: Path, workers: int | None) -> Path:
 def command(settings: RunSettings, folder: Path, device: str) -> list[str]:
     """The command line that does one run or goes on with it; its settings are written beside the run."""
     config = folder.parent / f"{folder.name}.yaml"
-    text = yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    text = _as_yaml(settings)
     if not config.exists() or config.read_text(encoding="utf-8") != text:
         write_text(config, text)
     words = [sys.executable, "-m", "semiseg.cli", "train", settings.data.path, "--config", str(config)]

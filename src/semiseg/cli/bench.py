@@ -65,6 +65,7 @@ def bench(
     jobs: Jobs = None,
     scheduler: Scheduler = None,
     slurm: Slurm = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the runs and their settings, and stop.")] = False,
     estimate: Annotated[bool, typer.Option("--estimate", help="Say how long it will take, and stop.")] = False,
     device: Device = "auto",
     workers: Workers = None,
@@ -74,7 +75,7 @@ def bench(
     """Compare methods over numbers of labels and replicates: tables, intervals, verdicts. Call again to go on."""
     from semiseg.bench.compare import run_bench
     from semiseg.bench.estimate import estimate as estimated
-    from semiseg.bench.grid import bench_settings
+    from semiseg.bench.grid import bench_settings, resolved
     from semiseg.bench.lines import table
     from semiseg.jobs.launchers import launcher_named
     from semiseg.settings import shown
@@ -97,6 +98,9 @@ def bench(
         raise UserError(f"slurm: got {shown(kept)}, expected `KEY: value` lines, such as `partition: gpu`")
     on_slurm = (kept if launcher == "slurm" else {}) | assigned(slurm, "--slurm")
     settings = bench_settings(values, methods=names, labelled=listed(labelled), runs=runs, upper_runs=upper_runs)
+    if dry_run:
+        print(resolved(settings, out), end="")
+        return
     where = launcher_named(launcher, jobs, out / "slurm", device=device, scheduler=scheduler, slurm=on_slurm)
     if estimate:
         print(estimated(settings, out, where, device=device, workers=workers).text(where.at_once))
