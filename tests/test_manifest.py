@@ -1,5 +1,6 @@
 import hashlib
 import json
+import os
 from importlib.metadata import version
 from pathlib import Path
 
@@ -34,7 +35,8 @@ def test_hash_is_blake2b_of_the_bytes_whatever_the_name(tmp_path):
 def test_what_cannot_be_read_has_no_hash(tmp_path):
     (tmp_path / "a").write_text("scan")
     (tmp_path / "folder").mkdir()
-    found = file_hashes([tmp_path / "nowhere", tmp_path / "a", tmp_path / "folder"])
+    os.mkfifo(tmp_path / "pipe")
+    found = file_hashes([tmp_path / name for name in ("nowhere", "a", "folder", "pipe")])
     assert found == {str(tmp_path / "a"): file_hash(tmp_path / "a")}
 
 

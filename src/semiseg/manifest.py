@@ -53,9 +53,10 @@ def unsealed(values: Any) -> dict[str, Any]:
 def file_hashes(paths: Iterable[Path]) -> dict[str, str]:
     """Absolute path to hash, in the order given. A file that cannot be read is left out: whoever needs it says so."""
     hashes = {}
-    for path in paths:
+    for path in map(Path, paths):
         with suppress(OSError):
-            hashes[str(Path(path).absolute())] = file_hash(path)
+            if path.is_file():  # a pipe would have no end
+                hashes[str(path.absolute())] = file_hash(path)
     return hashes
 
 
