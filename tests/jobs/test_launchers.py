@@ -160,6 +160,18 @@ def test_dask_takes_the_address_of_a_scheduler(tmp_path, monkeypatch):
         list(launcher_named("dask", None, tmp_path, scheduler="tcp://127.0.0.1:9").run([]))
 
 
+@pytest.mark.parametrize(
+    "address", ["foo://x", "ucx://x:1", "tls://127.0.0.1:9", "tcp://127.0.0.1:99999", "tcp://", "//"]
+)
+def test_addresses_that_no_scheduler_has(tmp_path, monkeypatch, address):
+    pytest.importorskip("distributed")
+    monkeypatch.setattr("semiseg.jobs.dask.WAIT_S", 0.5)
+    with pytest.raises(
+        UserError, match=r"--scheduler: got .* expected a running dask scheduler, such as tcp://HOST:8786"
+    ):
+        list(launcher_named("dask", None, tmp_path, scheduler=address).run([]))
+
+
 def test_without_distributed_the_message_has_the_pip_line(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "distributed", None)
     with pytest.raises(MissingExtra, match=r"pip install 'semiseg\[dask\]'"):

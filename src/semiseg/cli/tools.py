@@ -35,7 +35,9 @@ def report(
 def simulate(
     world: Annotated[str, typer.Argument(help="wholebrain, covid or brats.")],
     out: Out,
-    subjects: Annotated[int | None, typer.Option(help="How many; covid: how many labelled slices.")] = None,
+    subjects: Annotated[
+        int | None, typer.Option(max=100_000, help="How many; covid: how many labelled slices.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of the simulated subjects.")] = 0,
     spacing_mm: Annotated[
         float | None, typer.Option("--spacing-mm", help="Side of a voxel (wholebrain, brats).")

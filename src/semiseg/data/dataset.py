@@ -38,7 +38,9 @@ class Case:
         where = ascii(str(files[0] if files else self.name))
         for text in (self.name, self.group, *map(str, files)):
             if not is_text(text) or "\0" in text:
-                raise InputError(f"{where}: got the name {text!a}, expected text in UTF-8; rename it (see `convmv`)")
+                raise InputError(
+                    f"{where}: got the name {text!a}, expected text in UTF-8 without NUL; rename it (`convmv`)"
+                )
         if len(self.name.encode()) > LONGEST_NAME:
             raise InputError(
                 f"{where:.300}: got a case name of {len(self.name.encode())} bytes ({self.name[:40]!r}...), expected "

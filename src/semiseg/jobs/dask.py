@@ -44,9 +44,9 @@ class Dask:
             )
             try:
                 client = stack.enter_context(Client(where, timeout=WAIT_S))
-            except OSError as error:
+            except Exception as error:  # a transport of its own for every kind of address, with errors of its own
                 raise UserError(
-                    f"--scheduler: got {where} ({error}), expected a running dask scheduler, such as "
+                    f"--scheduler: got {where} ({error!s:.200}), expected a running dask scheduler, such as "
                     "tcp://HOST:8786; check the address"
                 ) from None
             futures = client.map(run_job, jobs, pure=False)

@@ -99,10 +99,13 @@ def _case(path: Path, line: int, row: dict[str, str], image_columns: list[str]) 
     if split not in _SPLITS:
         raise InputError(f"{where}: got split {split!r}, expected train, val, test, unlabelled or nothing; change it")
     label = value.get("label", "")
-    return Case(
-        name,
-        tuple(path.parent / image for image in images),
-        path.parent / label if label else None,
-        value.get("group", ""),
-        _SPLITS[split],  # type: ignore[arg-type]
-    )
+    try:
+        return Case(
+            name,
+            tuple(path.parent / image for image in images),
+            path.parent / label if label else None,
+            value.get("group", ""),
+            _SPLITS[split],  # type: ignore[arg-type]
+        )
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from None
