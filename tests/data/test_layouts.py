@@ -358,6 +358,9 @@ def test_mistakes_in_inputs(tmp_path: Path) -> None:
         open_inputs([tmp_path / "nowhere"], 1)
     with pytest.raises(InputError, match=r"input: got no image"):
         open_inputs([], 1)
+    (tmp_path / "hollow" / "images").mkdir(parents=True)
+    with pytest.raises(InputError, match=r"hollow: got no image, expected scans to segment"):
+        open_inputs([tmp_path / "hollow"], 1)
 
 
 def test_add_unlabelled(plain_cohort: Cohort, nnunet_cohort: Cohort, tmp_path: Path) -> None:

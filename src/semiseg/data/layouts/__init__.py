@@ -92,7 +92,8 @@ def open_inputs(
     cases = _from_files(loose, channels, channel_suffix) + cases
     _refuse_repeated(cases)
     if not cases:
-        raise InputError("input: got no image, expected scans to segment; name files or folders")
+        named = ", ".join(map(str, paths)) or "input"
+        raise InputError(f"{named}: got no image, expected scans to segment; name files or folders")
     if not any(len(case.images) == channels for case in cases):
         first = cases[0]
         raise InputError(
