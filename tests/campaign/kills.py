@@ -56,6 +56,14 @@ class Work:
         return self.words[-1]
 
 
+def small_demo() -> None:
+    """In a child: few scans, two steps."""
+    import semiseg.demo
+
+    small = {"steps": 2, "unlabelled": 1, "test": 1, "spacing_mm": 6.0}
+    semiseg.demo.run_demo = functools.partial(semiseg.demo.run_demo, **small)
+
+
 WEIGHTS = "model/model.safetensors model/model.json checkpoints/last.safetensors checkpoints/best.safetensors"
 WORKS = {
     "check": Work("check D", fresh=True),
@@ -77,13 +85,18 @@ WORKS = {
     "review": Work("review RUN D --ranking RANK --out out", "review.csv review.json 001_case5.nii.gz"),
     "report": Work("report RUN --out out.html"),
     "export": Work("export RUN --out out", "model.safetensors model.json README.md"),
-    "simulate": Work("simulate brats --subjects 1 --spacing-mm 6 --out out"),
+    "simulate brats": Work("simulate brats --subjects 1 --spacing-mm 6 --out out"),
+    "simulate covid": Work("simulate covid --subjects 2 --size 32 --out out"),
+    "simulate wholebrain": Work("simulate wholebrain --subjects 1 --spacing-mm 4 --out out"),
     "bench": Work(
         "@bench --out out",
         "plan.json",
         times=r"env\.json$|bench\.json$|(results|summary)\.csv$|progress\.png$",
         within="out/[^/]*$|out/logs|out/runs/[^/]*$",  # the runs are those of `train --score`
         before=bench_in_process,
+    ),
+    "demo": Work(
+        "demo --out out", "roam/model/model.safetensors", times=r"env\.json$|\.html$", every=15, before=small_demo
     ),
 }
 
@@ -212,7 +225,7 @@ def _left(place: Path, out: str) -> dict[str, str]:
     root = place / "here" / out
     found = {}
     for path in [root, *sorted(root.rglob("*"))]:
-        if path.is_file() and path.suffix not in (".lock", ".log"):
+        if path.is_file() and path.suffix not in (".lock", ".log") and "tensorboard" not in path.parts:
             text = path.read_bytes().replace(os.fsencode(place), b"PLACE")
             if path.suffix == ".safetensors":  # without the length of its header, padded, in which times are
                 text = re.sub(rb"} +", b"}", text[8:])

@@ -250,7 +250,6 @@ TAKEN: dict[str, Callable[[], bytes]] = {
             np.int64,
             np.uint64,
             np.float64,
-            np.longdouble,
         )
     },
 }
