@@ -13,10 +13,11 @@ from typing import Any
 import h5py
 import nibabel as nib
 import numpy as np
+from PIL import Image
+
 from campaign.case import Case
 from campaign.scans import ball, gz, nifti
 from campaign.world import words
-from PIL import Image
 
 
 def grey(kind: Any = np.uint8) -> np.ndarray[Any, Any]:
