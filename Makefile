@@ -11,7 +11,7 @@ LOWEST_TESTS = $(addprefix tests/,bench/test_statistics.py cli/test_cli.py data/
   prediction/test_segment.py rank/test_correlation.py report/test_report.py runs/test_folder.py \
   simulate/test_simulate.py training/test_fit.py transforms/test_warp.py test_files.py test_ranges.py)
 
-.PHONY: install demo test test-slow test-lowest check constraints dist sbom build connect
+.PHONY: install demo test test-slow test-lowest campaign check constraints dist sbom build connect
 
 # torch is pinned, too, so that a machine without a GPU gets no CUDA packages
 $(VENV)/.installed: pyproject.toml constraints.txt
@@ -51,7 +51,11 @@ test-lowest: $(LOWEST)/.installed
 > OMP_NUM_THREADS=1 $(LOWEST)/bin/pytest -n 2 -W default -m "not slow and not realdata" $(LOWEST_TESTS)
 
 test-slow: install test-lowest
-> $(BIN)/pytest -m "slow or realdata"
+> $(BIN)/pytest -m "(slow or realdata) and not campaign"
+
+# every damaged and hostile input, and every kill: longer than the other lanes together
+campaign: install
+> $(BIN)/pytest -rP -m campaign
 
 # what is committed, and nothing of this machine: the same commit gives the same bytes
 dist: install

@@ -40,6 +40,7 @@ def test_a_sample_of_the_inputs():
 
 
 @pytest.mark.slow
+@pytest.mark.campaign
 def test_every_input():
     code, said = campaign()
     print(said)
@@ -47,6 +48,7 @@ def test_every_input():
 
 
 @pytest.mark.slow
+@pytest.mark.campaign
 def test_every_kill_and_every_full_disk():
     code, said = campaign("--kills")
     print(said)

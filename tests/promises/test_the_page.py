@@ -1,0 +1,21 @@
+"""Every test that docs/promises.md names is there."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = (ROOT / "docs" / "promises.md").read_text(encoding="utf-8")
+NAMED = sorted(set(re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", PAGE)))
+
+
+def test_there_are_ten_promises_and_each_names_its_tests():
+    sections = PAGE.split("\n## ")[1:]
+    assert [section.partition(".")[0] for section in sections] == [str(k) for k in range(1, 11)]
+    assert all("tests/" in section for section in sections)
+
+
+@pytest.mark.parametrize(("file", "name"), NAMED)
+def test_a_test_that_is_named_is_there(file, name):
+    assert re.search(rf"^def {name}\(", (ROOT / file).read_text(encoding="utf-8"), re.M)
