@@ -139,6 +139,8 @@ def test_a_line_that_a_crash_cut_off_is_left_out_in_silence(tmp_path, capsys):
     [b'{"step": 1, "ki', b"\0\0\0\0", b"\xff", b"3", b'{"step": 1}', b'{"kind": "a"}',
         b'{"step": 1, "kind": "train"}', b'{"step": 1, "kind": "train", "terms": [1], "duration_s": 1}',
         b'{"step": 1, "kind": "train", "terms": {"a": NaN}, "duration_s": 1}',
+        b'{"step": 1, "kind": "train", "terms": {"a": 1e308}, "duration_s": 1}',
+        b'{"step": 1, "kind": "validation", "dice": {"a": 1.5}, "dice_mean": 1}',
         b'{"step": 1, "kind": "validation", "dice": {"a": "x"}, "dice_mean": 1}', b'{"step": 1, "kind": "\\ud800"}'],
 )  # fmt: skip
 def test_a_damaged_line_elsewhere_is_left_out_and_told_once(tmp_path, capsys, damage):
@@ -188,6 +190,9 @@ HEAD = "case,class,value,kind,state,dice,in_truth\n"
     [
         ("", "metrics.csv: got no column case, class, value, state, dice, in_truth, expected the metrics.csv of"),
         (HEAD.replace("dice,", ""), "metrics.csv: got no column dice, expected .*; evaluate again with --overwrite"),
+        (f"{HEAD}a,core,1,class,ok,1.5,True\n", "metrics.csv, line 2: got 1.5 as dice"),
+        (f"{HEAD}a,core,1,class,ok,-1e308,True\n", r"metrics.csv, line 2: got -1e\+308 as dice"),
+        (f"{HEAD}a,core,1,class,ok,nan,True\n", "metrics.csv, line 2: got nan as dice"),
         (f"{HEAD}a,core,1,class,ok,high,True\n", "metrics.csv, line 2: got could not convert string to float: 'high'"),
         (
             f"{HEAD}a,core,1,class,ok,0.5,True\na,core\n",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,7 @@ from statistics import fmean
 from semiseg.errors import InputError, UserError
 from semiseg.files import replacing
 from semiseg.rank.scores import SCORES
-from semiseg.runs.contents import read_scores
+from semiseg.runs.contents import MOST, read_scores
 from semiseg.tables import parse_table
 
 _FEWEST = 3
@@ -111,8 +110,8 @@ def read_ranking(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
 
     def parse(row: dict[str, str]) -> dict[str, str]:
         for name in SCORES:
-            if row.get(name) and not math.isfinite(float(row[name])):
-                raise ValueError(f"the number {row[name]}")
+            if row.get(name) and not abs(float(row[name])) <= MOST:
+                raise ValueError(f"{row[name]} as {name}")
         return row
 
     return parse_table(path, columns, "the ranking.csv of `semiseg rank`", "check the path", parse)

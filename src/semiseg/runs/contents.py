@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -17,12 +16,19 @@ from semiseg.tables import parse_table
 CheckpointName = Literal["best", "last"]
 
 
+MOST = 1e30
+"""No number that a run leaves is as large; of larger ones, sums and squares overflow."""
+_Number = Annotated[float, Field(ge=-MOST, le=MOST)]
+_Share = Annotated[float, Field(ge=0, le=1)]
+_Count = Annotated[int, Field(ge=0, le=2**62)]
+
+
 class Validated(ReadBack):
     """A checkpoint, as validation saw it."""
 
-    step: int | None
+    step: _Count | None
     """None for the best of a run without validation."""
-    validation_dice: float | None
+    validation_dice: _Share | None
 
 
 class RunResult(ReadBack):
@@ -32,17 +38,17 @@ class RunResult(ReadBack):
     """Which of them the exported model is of."""
     last: Validated
     best: Validated
-    labelled: int
+    labelled: _Count
     """Scans whose labels were trained on."""
-    validation: int
+    validation: _Count
     labels_used: str
     """Both, in words."""
-    unlabelled: int
+    unlabelled: _Count
     """Scans without labels that were trained on; 0 for a method that uses none."""
     transductive: bool = False
-    duration_s: float
+    duration_s: _Number
     """Of training."""
-    memory_gb: float | None = None
+    memory_gb: _Number | None = None
     """Most that was used."""
 
     def of_checkpoint(self, which: CheckpointName) -> Validated:
@@ -81,20 +87,20 @@ class Environment(ReadBack):
 class TrainLine(ReadBack):
     """What the log says of a training step."""
 
-    step: int
-    terms: dict[str, float]
+    step: _Count
+    terms: dict[str, _Number]
     """Weighted; training minimises their sum."""
-    duration_s: float
+    duration_s: _Number
     """Since the run began, without the time between two calls."""
 
 
 class ValidationLine(ReadBack):
     """What the log says of a validation."""
 
-    step: int
-    dice: dict[str, float]
+    step: _Count
+    dice: dict[str, _Share]
     """Of each class that some validation scan has."""
-    dice_mean: float
+    dice_mean: _Share
 
 
 @dataclass(frozen=True)
@@ -129,6 +135,7 @@ class Score:
         return self.name, self.kind, frozenset(self.value.split("+"))
 
 
+_SHARES = {"dice", "iou", "surface_dice", "dice_brats"}
 _WORDS = {"case", "class", "value", "kind", "state", "in_truth", "in_prediction"}
 _NEEDED = ("case", "class", "value", "state", "dice", "in_truth")
 
@@ -159,12 +166,13 @@ def _score(row: Mapping[str, str]) -> Score:
         kind="region" if row.get("kind") == "region" else "class",
         state=row["state"],
         in_truth=row["in_truth"].lower() in ("true", "1"),
-        numbers={name: _finite(cell) for name, cell in row.items() if name not in _WORDS and cell != ""},
+        numbers={name: _number(name, cell) for name, cell in row.items() if name not in _WORDS and cell != ""},
     )
 
 
-def _finite(cell: str) -> float:
+def _number(name: str, cell: str) -> float:
     value = float(cell)
-    if not math.isfinite(value):
-        raise ValueError(f"the number {value}")
+    low, high = (0.0, 1.0) if name in _SHARES else (-MOST, MOST)
+    if not low <= value <= high:  # nor is anything that is no number
+        raise ValueError(f"{value} as {name}")
     return value
