@@ -134,6 +134,7 @@ def resolved(settings: BenchSettings, out: Path) -> str:
     Raises UserError for what a run would refuse of them.
     """
     runs = planned_runs(settings)
+    RunSettings.parse(settings.run, where="run").resolved()  # the plan is made of these, once
     for run in runs:
         run_settings(settings, run, out / "plan.json").resolved()
     return f"# {len(runs)} runs: {', '.join(run.name for run in runs)}\n{_as_yaml(settings)}"

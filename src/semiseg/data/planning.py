@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float
 
 from semiseg.data.dataset import Dataset
-from semiseg.data.fingerprint import Fingerprint, measure
+from semiseg.data.fingerprint import UNDECLARED, Fingerprint, measure
 from semiseg.data.plan import Plan, for_every_channel, merged
 from semiseg.data.splits import Splits
 from semiseg.errors import UserError
@@ -34,6 +34,7 @@ BATCH_VOXELS = {2: 2**18, 3: 2**19}
 """A batch grows up to this many labelled voxels: four slices of 256x256, two volumes of 64x64x64."""
 MONAI_MULTIPLE = 32
 """MONAI's networks do not say what sides they need: most halve at most five times."""
+_NO_CLASSES: Mapping[str, int] = {"background": 0}
 DIRECTIONS = ("left to right", "posterior to anterior", "inferior to superior")
 
 
@@ -63,7 +64,7 @@ def plan_from(
             "expected one of them; leave one out"
         )
     ratio = 1.0 if unlabelled_ratio is None else unlabelled_ratio
-    asked = _validated(fingerprint, given)
+    asked = requested(given, fingerprint.channels, fingerprint.classes)
     memory_gb = asked.get("memory_gb", memory_gb)
     crop = asked.get("crop_nonzero", fingerprint.crop_nonzero)
     sizes, own = _kept(fingerprint, crop, asked), np.array(fingerprint.spacings_mm, float)
@@ -316,12 +317,17 @@ def _strides(size: Any, mm: Any, levels: int, smallest: int) -> list[list[int]]:
     return strides
 
 
-def _validated(fingerprint: Fingerprint, given: Mapping[str, Any]) -> dict[str, Any]:
-    """The values that were asked for, of the types of a plan; a mistake is a UserError that names the key."""
+def requested(
+    given: Mapping[str, Any], channels: Sequence[str] = (UNDECLARED,), classes: Mapping[str, int] = _NO_CLASSES
+) -> dict[str, Any]:
+    """The values that were asked for, of the types of a plan; a mistake is a UserError that names the key.
+
+    Without channels and classes, which only the scans tell, all that can be seen before they are read.
+    """
     blank = {
         "dims": 3,
-        "channels": fingerprint.channels,
-        "classes": fingerprint.classes,
+        "channels": channels,
+        "classes": dict(classes),
         "spacing_mm": (None, None, None),
         "normalisation": [],
         "patch": (),

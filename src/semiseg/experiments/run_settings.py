@@ -11,8 +11,8 @@ from pydantic import Field
 from semiseg.data.dataset import Dataset
 from semiseg.data.label_tables import choose_table, numbered
 from semiseg.data.layouts import open_dataset
-from semiseg.data.plan import MOST_GB, merged
-from semiseg.data.planning import Dims
+from semiseg.data.plan import MOST_GB, for_every_channel, merged
+from semiseg.data.planning import Dims, requested
 from semiseg.errors import InputError, UserError
 from semiseg.experiments.recipes import load_recipe
 from semiseg.files import read_yaml
@@ -87,7 +87,11 @@ class RunSettings(Settings):
     """Segment and score the test scans at the end: `predictions` and `scores` in the run folder."""
 
     def resolved(self) -> dict[str, Any]:
-        """Plain values, the method's defaults and presets written out."""
+        """Plain values, the method's defaults and presets written out.
+
+        Raises UserError for changes to the plan that no plan could take, before any scan is read.
+        """
+        requested(for_every_channel(self.plan, 1))
         values = self.model_dump(mode="json")
         name, config = method_settings(self)
         return {**values, "method": {"name": name, **file_of(name), **config}}
