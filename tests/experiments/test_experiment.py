@@ -51,6 +51,10 @@ def test_other_settings_are_refused_and_listed(plain_cohort, tmp_path):
     assert (tmp_path / "run" / "result.json").stat().st_mtime_ns == before  # finished: nothing done
     with pytest.raises(UserError, match=r"training\.steps: 6 -> 9"):
         train_run(settings_of(data, "supervised", steps=9), tmp_path / "run", resume=True, device="cpu", workers=1)
+    config = tmp_path / "run" / "config.yaml"
+    config.write_text(config.read_text().replace("  name: supervised", "  name: supervised\n  rampe: 1"))
+    with pytest.raises(UserError, match=r"config\.yaml: method\.rampe: unknown setting"):
+        train_run(settings_of(data, "supervised"), tmp_path / "run", device="cpu", workers=1)
     (tmp_path / "run" / "config.yaml").write_text("a: [")
     with pytest.raises(InputError, match=r"config.yaml: got while parsing .*, expected the settings of a run"):
         train_run(settings_of(data, "supervised"), tmp_path / "run", device="cpu", workers=1)

@@ -344,7 +344,10 @@ def _refuse_other_settings(folder: RunFolder, settings: RunSettings) -> None:
     # parsed, so that settings that came later have their defaults
     begun, given = RunSettings.parse(folder.read_config(), where=str(folder.config)), settings.resolved()
     refuse_other_file(begun.method, given["method"], str(folder.path), "--method ")
-    before, now = flat(begun.resolved()), flat(given)
+    try:
+        before, now = flat(begun.resolved()), flat(given)
+    except UserError as error:
+        raise UserError(f"{folder.config}: {error}") from None
     file = settings.plan_file
     if file and (file != before.get("plan_file") or Path(file).exists()):
         # the run has its plan: the file may be gone, or in another place (a bench that was moved), but not another plan
