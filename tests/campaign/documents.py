@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from hypothesis import strategies as st
+
 from campaign.case import ANY, REFUSED, Case, drawn
 from campaign.world import bench_in_process, words
-from hypothesis import strategies as st
 
 HARD: dict[str, bytes] = {
     "nested": b"[" * 100000,
@@ -167,10 +168,11 @@ def _case(document: Document, label: str, edit: Callable[[Path], object], exits:
     path = Path(document.file)
     # a setting that is refused is named by its key
     names = (path.name, path.parts[0], "--", *(["setting", "got"] if document.file == "config.yaml" else []))
+    needs = (path.parts[0], *["PRED"] * ("SCORES" in document.words))  # of which they are the scores
     before = bench_in_process if document.words[0] == "bench" else None
     return Case(
         f"document/{document.name}/{label}", document.words, exits, names, lambda here: edit(here / document.file),
-        document.writes, (path.parts[0],), before=before,
+        document.writes, needs, before=before,
     )  # fmt: skip
 
 

@@ -223,4 +223,4 @@ OTHERS: dict[str, tuple[Damage, tuple[int, ...]]] = {
 def _other_layouts() -> Iterator[Case]:
     for name, (damage, exits) in OTHERS.items():
         yield Case(f"layout/{name}/check", words("check N --strict"), exits, ("N",), damage)
-        yield Case(f"layout/{name}/train", words("train N @tiny --out out"), (2, 3), ("N", "--labelled"), damage)
+        yield Case(f"layout/{name}/train", words("train N @tiny --out out"), (2, *exits), ("N", "--labelled"), damage)

@@ -12,13 +12,14 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
-from campaign.case import Case
-from campaign.child import LIMIT_S, Ended, run
-from campaign.world import World
 from PIL import Image
 from safetensors import safe_open
 
-LONGEST = 12000
+from campaign.case import Case
+from campaign.child import LIMIT_S, Ended, run
+from campaign.world import World
+
+LONGEST = 20000
 """Characters on standard error: the longest message, and notes."""
 _ERROR = re.compile(r"^(error|Error)\b.*: ", re.MULTILINE)
 _WARNING = re.compile(r"^\S*\.py:\d+: \w*Warning", re.MULTILINE)
@@ -74,8 +75,10 @@ def _about_the_end(case: Case, ended: Ended) -> list[str]:
         found.append(f"a raw warning: {said[warning.start() :].splitlines()[0][:300]}")
     if ended.code and not found:
         told = len(_ERROR.findall(ended.err))
-        # findings and failed scans have a line each
-        listed = case.words[0] == "check" or ended.code == 4 or "training cannot start; see the lines above" in said
+        # findings, which begin a line each, and scans that fail
+        listed = ended.code == 4 or (
+            ended.code == 3 and case.words[0] in ("check", "plan", "prepare", "train", "bench")
+        )
         if told != 1 and not (listed and said.strip()):
             found.append(f"{told} messages")
         if not any(name in said for name in case.names):
