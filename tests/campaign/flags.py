@@ -10,9 +10,9 @@ from functools import partial
 from typing import Any
 
 import typer
+
 from campaign.case import Case
 from campaign.world import words
-
 from semiseg.cli import app
 
 COMMANDS = {

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import torch
 import yaml
-from campaign.case import ANY, Case, drawn
-from campaign.documents import ODD
-from campaign.world import TRAIN
 from hypothesis import strategies as st
 from pydantic import BaseModel
 from safetensors.torch import load_file
 
+from campaign.case import ANY, Case, drawn
+from campaign.documents import ODD
+from campaign.world import TRAIN
 from semiseg.data.plan import Plan
 from semiseg.experiments.run_settings import RunSettings
 from semiseg.methods import METHODS

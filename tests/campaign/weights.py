@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
+
 from campaign.case import ANY, REFUSED, Case, drawn
 from campaign.documents import ODD, changed
 from campaign.world import words
-from hypothesis import strategies as st
-from safetensors.torch import load_file, save_file
 
 FILES = {
     "model/predict": ("RUN/model/model.safetensors", "predict RUN @scan --out out"),

@@ -12,11 +12,11 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from campaign.child import Ended, run
 from support.bench_grid import InProcess
 from support.command_line import TINY, write_study
 
 import semiseg
+from campaign.child import Ended, run
 from semiseg.manifest import sealed
 
 TRAIN = (
