@@ -8,6 +8,7 @@ from typing import Any
 
 from semiseg.data.dataset import Case
 from semiseg.data.layouts import open_dataset
+from semiseg.devices import chosen_device
 from semiseg.errors import SomeCasesFailed
 from semiseg.evaluation.evaluate import evaluate_folder
 from semiseg.experiments.experiment import train_run
@@ -44,6 +45,7 @@ def run_demo(
     if it was begun with other numbers.
     """
     out = Path(out)
+    chosen_device(device)  # before minutes of simulating
     data = simulate_brains(
         out / "data",
         subjects=LABELLED + VALIDATION + unlabelled,

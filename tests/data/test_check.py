@@ -56,6 +56,20 @@ def test_unlabelled_case_is_a_note(root: Path) -> None:
     assert len(report.usable) == 4
 
 
+@pytest.mark.parametrize(("values", "severity"), [(100, None), (101, "warning"), (1000, "warning"), (1001, "error")])
+def test_a_label_of_very_many_values_is_told(root: Path, values: int, severity: str | None) -> None:
+    """Where classes are not declared, each value would be one: an image in the place of a label."""
+    path = root / "labels" / "case1.nii.gz"
+    write_nifti(path, (np.arange(np.prod(SHAPE)) % values).reshape(SHAPE).astype(np.int16))
+    assert check_dataset(open_dataset(root)).findings[0].found.startswith("label values")  # they are declared here
+    (root / "dataset.json").unlink()
+    report = check_dataset(open_dataset(root))
+    found = [one for one in report.findings if one.file == path]
+    assert [one.severity for one in found] == ([severity] if severity else [])
+    assert all(one.found == f"{values} different values" for one in found)
+    assert report.left_out == (("case1",) if severity == "error" else ())
+
+
 def test_label_without_image(root: Path) -> None:
     (root / "images" / "case1.nii.gz").unlink()
     report = check_dataset(open_dataset(root))

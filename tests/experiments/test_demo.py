@@ -80,3 +80,9 @@ def test_other_numbers_are_refused(folder):
         run_demo(folder, **{**TINY, "steps": 3})
     with pytest.raises(InputError, match="choose another folder"):
         run_demo(folder, **{**TINY, "seed": 1})
+
+
+def test_a_device_that_is_not_there_is_told_before_anything_is_simulated(tmp_path):
+    with pytest.raises(UserError, match="--device: got 'foo'"):
+        run_demo(tmp_path / "demo", device="foo")
+    assert not (tmp_path / "demo").exists()

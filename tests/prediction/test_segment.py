@@ -55,6 +55,9 @@ def test_only_some_cases(asked, tmp_path):
     (tmp_path / "names.txt").write_text("dora")
     with pytest.raises(InputError, match=r"got dora, expected names of the 4 scans given"):
         asked(folder, only=tmp_path / "names.txt")
+    (tmp_path / "names.txt").write_text("anna\nben\nanna\n")
+    with pytest.raises(InputError, match=r"--cases .*names\.txt: got case 'anna' twice, expected it once; remove one"):
+        asked(folder, only=tmp_path / "names.txt")
     with pytest.raises(InputError, match=r"none\.txt.*expected case names"):
         asked(folder, only=tmp_path / "none.txt")
 

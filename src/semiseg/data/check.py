@@ -27,6 +27,11 @@ MOST_FILES = 8
 """Of one case that are listed one by one: channel 9999 means as many that are not there."""
 
 
+MANY_VALUES, MOST_VALUES = 100, 1000
+"""In a label file where no classes are declared: more than the first are told, with more than the second it is none.
+FreeSurfer's parcellations have up to 200."""
+
+
 @dataclass(frozen=True)
 class Finding:
     """One thing that is wrong or worth knowing. `expected` and `action` are empty if nothing is to do."""
@@ -192,6 +197,11 @@ def _value_findings(case: Case, path: Path, label: LabelFacts, dataset: Dataset)
         expected = f"only {_some(sorted(value for value in known if value is not None))}"
         action = "correct the file or declare them in dataset.json"
         yield Finding(path, found, expected, action, "error", case.name)
+    if dataset.classes is None and len(label.values) > MANY_VALUES:
+        found = f"{len(label.values)} different values"
+        expected = "those of a label map, each of which is a class unless dataset.json names the classes"
+        severity: Severity = "error" if len(label.values) > MOST_VALUES else "warning"
+        yield Finding(path, found, expected, "see that it is no image, or declare the classes", severity, case.name)
     if not {class_value(value, dataset) for value in label.values} - {0, dataset.ignore}:
         found = "an empty label (background only)"
         yield Finding(path, found, "some foreground", "make sure that it is meant", "warning", case.name)

@@ -58,7 +58,7 @@ class Splits:
         parts = {"train": names.train, "unlabelled": names.unlabelled, "val": names.val, "test": names.test}
         chosen = {key: _by_name(part, dataset.cases, str(path)) for key, part in parts.items()}
         for stream in ("train", "unlabelled"):  # a labelled case may be unlabelled too
-            _refuse_twice([case.name for key in (stream, "val", "test") for case in chosen[key]], str(path))
+            refuse_twice([case.name for key in (stream, "val", "test") for case in chosen[key]], str(path))
         _need_labels(chosen["train"] + chosen["val"], str(path))
         hidden = tuple(replace(case, label=None) for case in chosen["unlabelled"])
         return cls(
@@ -280,7 +280,7 @@ def _names(spec: str | None, name: str, cases: Sequence[Case], base: Path) -> se
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: got {error}, expected case names, one a line; write it anew") from None
     names = [line for line in lines if line]
-    _refuse_twice(names, str(path))
+    refuse_twice(names, str(path))
     return {case.name for case in _by_name(names, cases, str(path))}
 
 
@@ -338,7 +338,8 @@ def _unplaced(pool: list[str], places: dict[str, str]) -> list[str]:
     return [group for group in pool if group not in places]
 
 
-def _refuse_twice(names: Sequence[str], where: str) -> None:
+def refuse_twice(names: Sequence[str], where: str) -> None:
+    """Raise InputError, which begins with `where`, for a name that is in a list twice."""
     for name, count in Counter(names).items():
         if count > 1:
             raise InputError(f"{where}: got case {name!r} twice, expected it once; remove one")

@@ -11,7 +11,7 @@ from semiseg.data.dataset import Case
 from semiseg.data.dicom import refuse_dicom
 from semiseg.data.layouts import open_inputs
 from semiseg.data.layouts.listing import spacing_note
-from semiseg.data.splits import SplitNames
+from semiseg.data.splits import SplitNames, refuse_twice
 from semiseg.errors import InputError, UserError
 from semiseg.jobs.shards import Shard
 from semiseg.models.model import LoadedModel, load_model
@@ -123,6 +123,7 @@ def _names(only: Path) -> Sequence[str]:
 
 def _chosen(cases: Sequence[Case], only: Path) -> list[Case]:
     names = _names(only)
+    refuse_twice(names, f"--cases {only}")
     by_name = {case.name: case for case in cases}
     unknown = [name for name in names if name not in by_name]
     if unknown or not names:
