@@ -196,6 +196,12 @@ def test_mistakes_in_counts(kwargs: dict[str, str], message: str) -> None:
     ("text", "flag", "message"),
     [
         ("case3", "test", "got case 'case3', expected one of the 33 cases; did you mean 'case"),
+        (
+            "\n \n",
+            "labelled",
+            "names.txt: got no case name, expected some, one a line; write them, or leave --labelled",
+        ),
+        ("", "test", "names.txt: got no case name"),
         ("case00\ncase00", "val", "got case 'case00' twice, expected it once"),
         (
             "x",
