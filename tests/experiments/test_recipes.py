@@ -1,8 +1,10 @@
 """Every recipe is complete, resolves, and can be asked for by name; `test_recipe_runs.py` trains them."""
 
 import pytest
+from support.fingerprints import facts
 
 from semiseg.data.plan import _PREPROCESSING
+from semiseg.data.planning import plan_from
 from semiseg.errors import UserError
 from semiseg.experiments.recipes import load_recipe, recipe_names
 from semiseg.experiments.run_settings import RunSettings, read_settings
@@ -40,6 +42,14 @@ def test_scans_are_prepared_once_for_both_recipes_of_a_dataset(first, second):
     plans = [load_recipe(name).settings["plan"] for name in (first, second)]
     one, other = ({key: value for key, value in plan.items() if key in _PREPROCESSING} for plan in plans)
     assert one == other
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_step_of_a_recipe_fits_the_memory_that_it_asks_for(name):
+    settings = RunSettings.parse(read_settings(None, {"recipe": name, "data.path": "scans"}), where="")
+    scans = facts((240, 240, 155), channels=("FLAIR", "T1", "T1ce", "T2")[: 4 if "brats" in name else 1])
+    plan = plan_from(scans, dims=settings.dims, memory_gb=settings.memory_gb, overrides=settings.plan)
+    assert plan.patch == tuple(settings.plan["patch"])
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if "roam" in name])
