@@ -158,3 +158,9 @@ def test_unlabelled_ratio_is_for_the_plan_that_is_made(plain_cohort, tmp_path):
     made.save(tmp_path / "plan.json")
     with pytest.raises(UserError, match=r"unlabelled_ratio: got 3 and a plan file, expected one of them"):
         plan_dataset(RunSettings.parse({**values, "plan_file": str(tmp_path / "plan.json")}, where=""), workers=1)
+
+
+def test_a_device_that_is_not_there_is_told_before_any_scan_is_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(experiment, "checked_splits", lambda *_: pytest.fail("scans were read"))
+    with pytest.raises(UserError, match="--device: got 'meta'"):
+        train_run(settings_of(tmp_path, "supervised"), tmp_path / "run", device="meta", workers=1)

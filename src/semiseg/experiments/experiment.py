@@ -164,6 +164,7 @@ def train_run(
     """
     folder, workers = RunFolder(out), default_workers() if workers is None else workers
     wanted = settings.resolved()
+    chosen_device(device)  # before all scans are read
     adopt_slurm()
     main = is_main_process()
     if not main:
