@@ -76,6 +76,12 @@ def test_whoever_reads_the_old_file_goes_on_reading_it_whole(tmp_path: Path) -> 
     assert path.read_text() == "new and longer"
 
 
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="only Linux has a place where no folder can be made")
+def test_a_place_where_no_folder_can_be_made_is_told() -> None:
+    with pytest.raises(UserError, match="/proc/nowhere/x: got a place where no folder can be made"):
+        write_json(Path("/proc/nowhere/x/a.json"), {})
+
+
 def test_the_ending_says_the_format(tmp_path: Path) -> None:
     with replacing(tmp_path / "case.nii.gz") as temporary:
         assert temporary.name.endswith(".nii.gz")

@@ -72,7 +72,12 @@ def new_folder(target: Path, *, same: bool = True) -> Iterator[Path]:
 
 def _beside(path: Path, suffix: str = "") -> Path:
     """A temporary name beside `path`, whose folder is made, and cleared of what earlier processes left there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except FileNotFoundError:  # in /proc, whatever its parents
+        raise UserError(
+            f"{path.parent}: got a place where no folder can be made, expected another; choose one"
+        ) from None
     _remove_stale_once(path.parent)
     return path.with_name(f".semiseg-{_where()}-{os.getpid()}-{secrets.token_hex(4)}.tmp{suffix}")
 

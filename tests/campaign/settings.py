@@ -55,7 +55,7 @@ def cases() -> Iterator[Case]:
             f"setting/drawn/{index}",
             (f"--set=method.name={method}", f"--set={key}={value}"),
             ANY,
-            (key.split(".")[-1], key),
+            (key.split(".")[-1], key, "got"),
         )
 
 

@@ -280,6 +280,8 @@ def _names(spec: str | None, name: str, cases: Sequence[Case], base: Path) -> se
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: got {error}, expected case names, one a line; write it anew") from None
     names = [line for line in lines if line]
+    if not names:
+        raise InputError(f"{path}: got no case name, expected some, one a line; write them, or leave --{name} out")
     refuse_twice(names, str(path))
     return {case.name for case in _by_name(names, cases, str(path))}
 
