@@ -62,7 +62,7 @@ def peak_memory_gb() -> float | None:
 
 
 def chosen_precision(precision: str, kind: str) -> str:
-    """`auto` is bf16 where the hardware multiplies it (a recent GPU, a processor with AMX), else 32.
+    """`auto` is bf16 where the hardware multiplies it (a recent GPU, a processor with AMX or AVX-512 BF16), else 32.
 
     Raises UserError for 16 without a GPU.
     """
@@ -72,6 +72,20 @@ def chosen_precision(precision: str, kind: str) -> str:
         return precision
     if kind == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "32"
+    return "bf16" if kind == "cpu" and processor_flags() & {"amx_bf16", "avx512_bf16"} else "32"
+
+
+def chosen_layout(layout: str, precision: str, kind: str) -> str:
+    """How tensors lie in memory. `auto` is channels_last for 16 bits on a GPU or a processor with AMX, whose units work
+    through channels, else contiguous; measured in benchmarks/step.md."""
+    if layout != "auto":
+        return layout
+    has_units = kind == "cuda" or "amx_bf16" in processor_flags()
+    return "channels_last" if precision != "32" and has_units else "contiguous"
+
+
+def processor_flags() -> set[str]:
+    """What the first processor can do, where Linux tells; else nothing."""
     cpuinfo = Path("/proc/cpuinfo")
-    has_amx = kind == "cpu" and cpuinfo.exists() and "amx_bf16" in cpuinfo.read_text()
-    return "bf16" if has_amx else "32"
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    return set(next((line for line in lines if line.startswith("flags")), "").split())

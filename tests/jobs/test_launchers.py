@@ -172,6 +172,19 @@ def test_addresses_that_no_scheduler_has(tmp_path, monkeypatch, address):
         list(launcher_named("dask", None, tmp_path, scheduler=address).run([]))
 
 
+def test_a_client_that_found_no_scheduler_is_closed_before_the_message(tmp_path, monkeypatch):
+    """Left to the garbage collector it is closed at any time, such as while the next one holds the lock for that."""
+    distributed = pytest.importorskip("distributed")
+    monkeypatch.setattr("semiseg.jobs.dask.WAIT_S", 0.2)
+    closed = []
+    close = distributed.Client.close
+    monkeypatch.setattr(distributed.Client, "close", lambda client: (close(client), closed.append(client.status)))
+    with pytest.raises(UserError) as caught:  # which keeps the client alive by its traceback
+        list(launcher_named("dask", None, tmp_path, scheduler="tcp://127.0.0.1:9").run([]))
+    assert caught.value.__context__ is not None
+    assert set(closed) == {"closed"}
+
+
 def test_without_distributed_the_message_has_the_pip_line(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "distributed", None)
     with pytest.raises(MissingExtra, match=r"pip install 'semiseg\[dask\]'"):

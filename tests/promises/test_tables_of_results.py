@@ -9,7 +9,7 @@ import shlex
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from unittest.mock import patch
+from unittest.mock import MagicMock, patch
 
 import pytest
 import typer
@@ -157,6 +157,10 @@ class Understood(Exception):
     """The script has read its arguments, and would begin."""
 
 
+OWN_PACKAGES = ["cosmic_ray", *(f"cosmic_ray.{name}" for name in ("ast", "mutating", "operators.operator", "plugins"))]
+"""What scripts tell to install for themselves alone."""
+
+
 def script(words):
     """`compare.py` prints what it would run, and that is resolved; others only read their arguments."""
     path, *arguments = words
@@ -176,6 +180,7 @@ def script(words):
         raise Understood
 
     with (
+        patch.dict(sys.modules, {name: MagicMock() for name in OWN_PACKAGES}),
         patch.object(sys, "argv", [path, *arguments]),
         patch.object(argparse.ArgumentParser, "parse_args", understood),
         pytest.raises(Understood),

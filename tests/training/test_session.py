@@ -153,3 +153,11 @@ def test_a_signal_to_one_process_stops_all(told, stops):
     assert session.anywhere(False, several) is stops
     alone = SimpleNamespace(num_processes=1)
     assert (session.anywhere(True, alone), session.anywhere(False, alone)) == (True, False)
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+def test_weights_lie_as_the_layout_says(dims):
+    weights = torch.randn(4, 3, *[3] * dims)
+    last = weights.to(memory_format=session.memory_format("channels_last", dims))
+    assert last.stride(1) == 1
+    assert weights.to(memory_format=session.memory_format("contiguous", dims)).stride() == weights.stride()

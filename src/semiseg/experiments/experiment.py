@@ -280,6 +280,7 @@ def _finish(
         "duration_s": round(progress.duration_s, 1),
         "memory_gb": peak_memory_gb(),
         "precision": progress.precision,
+        "layout": progress.layout,
     }
     patience = settings.training.patience_at(*cases.labelled_groups)
     early = f", no better for {patience}" if progress.stopped_early else ""

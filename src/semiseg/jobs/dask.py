@@ -38,12 +38,23 @@ class Dask:
     def run(self, jobs: Sequence[Job]) -> Ended:
         from distributed import Client, LocalCluster, as_completed
 
+        class Closed(Client):  # type: ignore[misc]  # without types
+            """One that fails to connect is closed at once: the garbage collector, which may do so while the next one
+            starts, would wait for a lock that this thread holds."""
+
+            def __init__(self, address: object) -> None:
+                try:
+                    super().__init__(address, timeout=WAIT_S)
+                except Exception:
+                    self.close()
+                    raise
+
         with ExitStack() as stack:
             where = self._scheduler or stack.enter_context(
                 LocalCluster(n_workers=self.at_once, threads_per_worker=1, processes=False, dashboard_address=None)
             )
             try:
-                client = stack.enter_context(Client(where, timeout=WAIT_S))
+                client = stack.enter_context(Closed(where))
             except Exception as error:  # a transport of its own for every kind of address, with errors of its own
                 raise UserError(
                     f"--scheduler: got {where} ({error!s:.200}), expected a running dask scheduler, such as "

@@ -166,6 +166,7 @@ class Progress(BaseModel):
     stopped_early: bool = False
     duration_s: float = Field(default=0.0, ge=0)
     precision: str = ""
+    layout: str = ""
     dice: dict[str, float] = Field(default_factory=dict)
     """Of the newest validation, per class."""
 

@@ -18,7 +18,19 @@ from semiseg.progress import track
 from semiseg.runs.checkpoint import Progress
 from semiseg.runs.folder import RunFolder
 from semiseg.training.log import Log
-from semiseg.training.session import Cases, TrainingConfig, anywhere, begin, optimiser_of, save, start, termination
+from semiseg.training.session import (
+    Cases,
+    TrainingConfig,
+    anywhere,
+    begin,
+    layout_of,
+    memory_format,
+    optimiser_of,
+    precision_of,
+    save,
+    start,
+    termination,
+)
 from semiseg.training.steps import refuse_divergence, refuse_strays, set_learning_rate
 from semiseg.training.validation import out_of_patience, validate
 from semiseg.transforms.augment import augment
@@ -42,12 +54,11 @@ def fit(
     not finite, Preempted after SIGTERM with a checkpoint saved, UserError for a method that hides what it trains.
     """
     accelerator = start(device, config.precision)
-    # convolutions on channels-last tensors are several times faster in bf16
-    layout = torch.channels_last if plan.dims == 2 else torch.channels_last_3d
-    method = method.to(accelerator.device).to(memory_format=layout)  # type: ignore[call-overload]
+    fresh = Progress(precision=precision_of(accelerator), layout=layout_of(config, accelerator))
+    method = method.to(accelerator.device).to(memory_format=memory_format(fresh.layout, plan.dims))  # type: ignore[call-overload]
     optimiser = optimiser_of(method, config)
     parameters = [weight for group in optimiser.param_groups for weight in group["params"]]
-    progress = begin(method, optimiser, folder, accelerator, config.steps if resume else None)
+    progress = begin(method, optimiser, folder, accelerator, fresh, config.steps if resume else None)
     trained, stepped = accelerator.prepare(method, optimiser)
 
     batches = Batches(cases.labelled, cases.unlabelled if method.wants_unlabelled else (), plan, seed)

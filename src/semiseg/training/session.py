@@ -19,7 +19,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from torch import nn
 
 from semiseg.data.prepare import PreparedCase
-from semiseg.devices import chosen_device, chosen_precision
+from semiseg.devices import chosen_device, chosen_layout, chosen_precision
 from semiseg.errors import UserError
 from semiseg.methods.method import Method
 from semiseg.runs.checkpoint import (
@@ -70,6 +70,8 @@ class TrainingConfig(Settings):
     accumulation: int = Field(default=1, ge=1)
     """Batches whose gradients are averaged before each optimiser step."""
     precision: Annotated[Literal["auto", "32", "bf16", "16"], WORD] = "auto"
+    layout: Literal["auto", "contiguous", "channels_last"] = "auto"
+    """How weights and features lie in memory; it changes speed, and results in their last digits."""
     validate_every: int | None = Field(default=None, ge=1)
     """Steps between validations; a tenth of all steps unless told."""
     patience: Annotated[int | dict[str, int] | None, BeforeValidator(_steps_or_table)] = None
@@ -127,6 +129,22 @@ def start(device: str, precision: str) -> Accelerator:
     )
 
 
+def precision_of(accelerator: Accelerator) -> str:
+    """Under its name in the settings."""
+    return {"no": "32", "fp16": "16"}.get(accelerator.mixed_precision, "bf16")
+
+
+def layout_of(config: TrainingConfig, accelerator: Accelerator) -> str:
+    return chosen_layout(config.layout, precision_of(accelerator), accelerator.device.type)
+
+
+def memory_format(layout: str, dims: int) -> torch.memory_format:
+    """Of weights and features in so many dimensions."""
+    if layout == "contiguous":
+        return torch.contiguous_format
+    return torch.channels_last if dims == 2 else torch.channels_last_3d
+
+
 def optimiser_of(method: Method, config: TrainingConfig) -> torch.optim.Optimizer:
     """Over every parameter of the method that requires a gradient. Raises UserError for networks that it hides."""
     _refuse_hidden(method)
@@ -161,13 +179,14 @@ def begin(
     optimiser: torch.optim.Optimizer,
     folder: RunFolder,
     accelerator: Accelerator,
+    fresh: Progress,
     steps: int | None,
 ) -> Progress:
-    """Where training stands: at step 0 or, of a run of `steps` that goes on, at its newest whole checkpoint, restored.
+    """Where training stands: `fresh` or, of a run of `steps` that goes on, at its newest whole checkpoint, restored.
 
     A checkpoint that does not fit the method is passed over like a damaged one. Raises UserError if none is left.
     """
-    progress = Progress(precision={"no": "32", "fp16": "16"}.get(accelerator.mixed_precision, "bf16"))
+    progress = fresh
     damaged: list[Path] = []
     if steps is not None:
 
