@@ -26,7 +26,7 @@ RANGES = {
         "brightness": "[0, inf)",
         "gamma": "[0, inf)",
         "noise": "[0, inf)",
-        "blur": "[0, inf)",
+        "blur": "[0, 100]",
     },
     TrainingConfig: {
         "steps": "[1, inf)",

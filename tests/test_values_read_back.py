@@ -139,7 +139,6 @@ def test_every_value_is_taken_or_is_one_message(root, tmp_path, name):
 
 
 @pytest.mark.slow
-@pytest.mark.campaign
 @pytest.mark.parametrize("name", REPORTS)
 def test_every_value_that_a_report_reads(root, tmp_path, name):
     try_all(root, tmp_path, name, lambda root, out: report_folders([root / REPORTS[name]], out / "r.html"), parts=12)

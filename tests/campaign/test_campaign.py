@@ -40,7 +40,7 @@ def test_a_sample_of_the_inputs():
 
 
 @pytest.mark.slow
-@pytest.mark.campaign
+@pytest.mark.timeout(3000)
 def test_every_input():
     code, said = campaign()
     print(said)
@@ -48,7 +48,7 @@ def test_every_input():
 
 
 @pytest.mark.slow
-@pytest.mark.campaign
+@pytest.mark.timeout(3000)
 def test_every_kill_and_every_full_disk():
     code, said = campaign("--kills")
     print(said)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import re
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -122,11 +123,19 @@ def start(device: str, precision: str) -> Accelerator:
     chosen = chosen_device(device)
     if chosen.type == "cuda" and chosen.index is not None:
         torch.cuda.set_device(chosen)  # accelerate takes the current GPU
-    return Accelerator(
+    accelerator = Accelerator(
         cpu=chosen.type == "cpu",
         mixed_precision={"32": "no", "bf16": "bf16", "16": "fp16"}[chosen_precision(precision, chosen.type)],
         step_scheduler_with_optimizer=False,
     )
+    atexit.register(_leave)
+    return accelerator
+
+
+def _leave() -> None:
+    """A process that ends while its connections to others are open may be aborted by them, after all was done."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 def precision_of(accelerator: Accelerator) -> str:

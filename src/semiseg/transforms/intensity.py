@@ -28,7 +28,7 @@ class IntensityConfig(Settings):
     """The logarithm of the exponent is drawn evenly from +- this; applied between the sample's own extremes."""
     noise: float = Field(default=0.0, ge=0)
     """Largest deviation of added Gaussian noise."""
-    blur: float = Field(default=0.0, ge=0)
+    blur: float = Field(default=0.0, ge=0, le=100)
     """Largest deviation of Gaussian smoothing, in voxels."""
 
 
