@@ -45,6 +45,7 @@ def test_a_run_leaves_everything_it_promises(plain_cohort, tmp_path):
     result = json.loads(run.result.read_text())
     assert result["labels_used"] == "2 + 1 labelled"
     assert result["unlabelled"] == 3  # two without labels and one whose label is hidden
+    assert result["passes_per_step"] == 3  # labelled, guess and strong view, two patches each; validation is none
     assert result["checkpoint"] == "best"
     assert result["last"]["validation_dice"] == log[-1]["dice_mean"]
     for path in (
@@ -101,6 +102,7 @@ def test_stopping_and_resuming_changes_nothing(plain_cohort, tmp_path, monkeypat
         assert_same(weights(straight.path), weights(cut))
         keep = [{k: v for k, v in line.items() if k != "duration_s"} for line in straight.read_log()]
         assert [{k: v for k, v in line.items() if k != "duration_s"} for line in resumed.read_log()] == keep
+        assert resumed.read_result().passes_per_step == straight.read_result().passes_per_step
 
 
 def test_a_resumed_run_keeps_its_scans(plain_cohort, tmp_path, monkeypatch):

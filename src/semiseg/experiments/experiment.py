@@ -281,6 +281,7 @@ def _finish(
         "memory_gb": peak_memory_gb(),
         "precision": progress.precision,
         "layout": progress.layout,
+        "passes_per_step": progress.passes_per_step,
     }
     patience = settings.training.patience_at(*cases.labelled_groups)
     early = f", no better for {patience}" if progress.stopped_early else ""

@@ -167,8 +167,17 @@ class Progress(BaseModel):
     duration_s: float = Field(default=0.0, ge=0)
     precision: str = ""
     layout: str = ""
+    passed_images: int = Field(default=0, ge=0, le=2**62)
+    """Of all steps together: through any network, students and teachers alike."""
+    labelled_images: int = Field(default=0, ge=0, le=2**62)
+    """Of all steps together: in the labelled batches."""
     dice: dict[str, float] = Field(default_factory=dict)
     """Of the newest validation, per class."""
+
+    @property
+    def passes_per_step(self) -> float | None:
+        """Forward passes, in those of the labelled batch; None where nothing was counted."""
+        return self.passed_images / self.labelled_images if self.labelled_images else None
 
     @classmethod
     def read(cls, checkpoint: Checkpoint, where: str, steps: int) -> Progress:

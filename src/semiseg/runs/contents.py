@@ -50,6 +50,11 @@ class RunResult(ReadBack):
     """Of training."""
     memory_gb: _Number | None = None
     """Most that was used."""
+    precision: str | None = None
+    layout: str | None = None
+    """Of tensors in memory."""
+    passes_per_step: _Number | None = None
+    """Forward passes of networks in a training step, in those of the labelled batch; a mean over steps."""
 
     def of_checkpoint(self, which: CheckpointName) -> Validated:
         return self.best if which == "best" else self.last

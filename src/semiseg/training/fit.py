@@ -18,6 +18,7 @@ from semiseg.progress import track
 from semiseg.runs.checkpoint import Progress
 from semiseg.runs.folder import RunFolder
 from semiseg.training.log import Log
+from semiseg.training.passes import passes_counted
 from semiseg.training.session import (
     Cases,
     TrainingConfig,
@@ -69,7 +70,7 @@ def fit(
     log = Log(folder, config, list(plan.classes)) if accelerator.is_main_process else None
     started = time.perf_counter() - progress.duration_s
 
-    with termination() as terminated, workers_alive():
+    with termination() as terminated, workers_alive(), passes_counted(method) as passed:
         for step in track(range(progress.step, config.steps), "Training", total=config.steps - progress.step):
             if progress.stopped_early:
                 break
@@ -83,9 +84,12 @@ def fit(
                 if method.config.augment:
                     batch = augment(batch, plan.augmentation, draws)
                 last = micro == config.accumulation - 1
+                passed.images = 0
                 with nullcontext() if last else accelerator.no_sync(trained):
                     # only the prepared module is called: calling the bare one would not synchronise gradients
                     objective = trained(batch, draws, share)
+                    progress.passed_images += passed.images
+                    progress.labelled_images += len(batch.image)
                     names = partial(batches.names, step * slots + draws.slot)
                     refuse_divergence(objective.terms, step, names, folder)
                     accelerator.backward(objective.total / config.accumulation)
