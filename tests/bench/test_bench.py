@@ -14,7 +14,7 @@ from support.bench_grid import FLAGS, InProcess, write_balls
 from support.command_line import rows_of, semiseg
 
 from semiseg.bench.estimate import Estimate, Timing
-from semiseg.bench.grid import Run
+from semiseg.bench.grid import BenchSettings, Run, continued
 from semiseg.bench.results import case_scores, read_finished
 from semiseg.errors import InputError
 from semiseg.experiments.run_settings import RunSettings
@@ -176,6 +176,8 @@ def test_the_summary_is_what_the_results_say(done):
         minutes = [json.loads((out / "runs" / f"equireg-{labelled}-{k}" / "result.json").read_text()) for k in (0, 1)]
         assert float(line["minutes"]) == pytest.approx(np.mean([result["duration_s"] for result in minutes]) / 60)
         assert float(line["memory_gb"]) == max(result["memory_gb"] for result in minutes)
+        assert (line["passes"], base["passes"]) == ("3.0", "1.0")  # labelled patches, their like, and its strong view
+        assert (line["precision"], line["layout"], line["against"]) == ("32", "contiguous", "supervised")
 
 
 def test_the_table_and_the_verdicts_are_printed(done):
@@ -185,7 +187,10 @@ def test_the_table_and_the_verdicts_are_printed(done):
     assert [row.split()[:3] for row in rows][:2] == [["supervised", "2", "2"], ["equireg", "2", "2"]]
     assert rows[-1].startswith("supervised x2")
     assert "equireg, 2 labelled: too few runs to say: " in text
-    assert text.count("at least 6 needed") == 2
+    assert text.count("at least 7 needed") == 2
+    assert text.splitlines()[-1] == (
+        "note: no verdict is possible: 2 comparisons are corrected together, 2 replicates carry none; use --runs 7"
+    )
 
 
 def test_nothing_is_done_twice_and_json_has_the_verdicts(again):
@@ -231,6 +236,61 @@ def test_a_run_that_lost_its_scores_is_scored_again_not_trained(again, tmp_path)
     assert (out / "results.csv").read_text() == results
 
 
+def test_what_is_chosen_after_scores_is_recorded_and_told(again):
+    usual = summary_of(again()[0])["equireg", "2", "1"]
+    out, code, text, err, ran = again("--against", "equireg", "--family", "supervised")
+    assert (code, ran) == (0, []), err
+    said = (
+        "chosen after scores were there: against equireg, family: supervised; before: against supervised, family: all"
+    )
+    assert f"note: {said}" in text
+    found = json.loads((out / "bench.json").read_text())
+    assert (found["against"], found["family"]) == ("equireg", ["supervised"])
+    assert any(note.startswith(said) for note in found["notes"])
+    summary = summary_of(out)
+    assert float(summary["supervised", "2", "1"]["difference"]) == pytest.approx(-float(usual["difference"]))
+    assert summary["supervised", "2", "1"]["against"] == "equireg"
+    assert summary["equireg", "2", "1"]["difference"] == ""
+    settings = yaml.safe_load((out / "bench.yaml").read_text())
+    assert (settings["against"], settings["family"]) == ("equireg", ["supervised"])
+    assert settings["before_scores"] == {"against": "supervised", "family": ["all"]}
+
+
+def test_a_choice_stays_until_there_is_another_and_the_first_one_may_come_back(done, tmp_path):
+    before = BenchSettings.read(done[0] / "bench.yaml")
+    usual = BenchSettings.parse(before.model_dump(exclude={"against", "family", "before_scores"}), where="")
+    other = usual.model_copy(update={"against": "equireg"})
+    for runs, first in ((False, None), (True, before.choice)):  # without scores, nothing was seen yet
+        out = tmp_path / str(runs)
+        out.mkdir()
+        shutil.copy(done[0] / "bench.yaml", out)
+        if runs:
+            shutil.copytree(done[0] / "runs" / "equireg-2-0", out / "runs" / "equireg-2-0")
+        now = continued(other, out)
+        assert (now.against, now.before_scores) == ("equireg", first)
+        (out / "bench.yaml").write_text(yaml.safe_dump(now.model_dump(mode="json")))
+        now = continued(usual, out)
+        assert (now.against, now.before_scores) == ("equireg", first)
+    now = continued(usual.model_copy(update={"family": ("supervised",)}), out)
+    assert (now.against, now.family, now.before_scores) == ("equireg", ("supervised",), before.choice)
+    now = continued(usual.model_copy(update={"against": "supervised"}), out)
+    assert (now.choice, now.before_scores) == (before.choice, None)
+
+
+def test_a_choice_stands_in_the_file_of_settings_too(balls, tmp_path):
+    choice = ("--set", "against=equireg", "--set", "family=[supervised]")
+    code, text, err, _ = bench(balls, tmp_path / "out", "--dry-run", *choice)
+    assert code == 0, err
+    found = yaml.safe_load(text)
+    assert (found["against"], found["family"], found["before_scores"]) == ("equireg", ["supervised"], None)
+    code, text, err, _ = bench(
+        balls, tmp_path / "out", "--dry-run", *choice, "--against", "supervised", "--family", "all"
+    )
+    assert code == 0, err
+    found = yaml.safe_load(text)
+    assert (found["against"], found["family"]) == ("supervised", ["all"])
+
+
 @pytest.mark.parametrize(
     ("more", "said"),
     [
@@ -252,6 +312,9 @@ def test_other_settings_are_refused(again, more, said):
     [
         (("--labelled", "many"), "--labelled: got ['many'], expected numbers or shares of labelled scans"),
         (("--labelled", "2,40"), "40"),
+        (("--against", "roam"), "--against: got 'roam', expected one of: supervised, equireg; or add it to --methods"),
+        (("--family", "roam"), "--family: got 'roam', expected some of: equireg (compared with supervised), or all"),
+        (("--set", "family=5"), "bench.family: got 5, "),
         (("--methods", "roma"), "error: methods: roma: --method: got 'roma', expected one of"),
         (
             ("--methods", "mine", "--set", "methods.mine={name: roam, alpah: 1}"),
@@ -390,8 +453,6 @@ def test_the_mean_of_case_scores_is_the_mean_over_classes(tmp_path):
     ],
 )
 def test_names_in_bench_yaml_that_lead_out_of_its_folder_are_refused(tmp_path, key, value):
-    from semiseg.bench.grid import BenchSettings
-
     path = tmp_path / "bench" / "bench.yaml"
     path.parent.mkdir()
     run = {"data": {"path": "x"}}

@@ -199,6 +199,9 @@ def test_a_bench_has_a_row_a_line_and_an_efficiency_curve(bench):
         ["supervised", "8 + 2 (all)", "3"],
         ["supervised, 2x steps", "8 + 2 (all)", "3"],
     ]
+    costs = [dict(zip(rows[0], row, strict=True)) for row in rows[1:]]
+    assert {(row["HD95, mm"], row["Training, min"], row["Memory, GB"]) for row in costs} == {("3.0", "0.2", "1.5")}
+    assert {(row["Passes"], row["Precision"], row["Layout"]) for row in costs} == {("–", "–", "–")}  # older results
     (curve,) = (chart for chart in bench.charts if chart.startswith("Dice against the number of labelled scans"))
     assert re.search(r"supervised \(lower bound\) 0\.5\d\d with 2, 0\.5\d\d with 4; roam", curve)
     assert re.search(r"all labels \(8 \+ 2\) 0\.6\d\d$", curve)

@@ -5,10 +5,12 @@ import pytest
 import yaml
 from support.finished import make_bench, make_dataset, make_ranking, make_run
 
+from semiseg.bench.choice import Choice
 from semiseg.bench.grid import BenchSettings, bench_settings
 from semiseg.errors import InputError, UserError
 from semiseg.manifest import write_manifest
 from semiseg.report import sources
+from semiseg.report.page import report_folders
 from semiseg.report.sources import bench_config, open_studies, runs_study
 from semiseg.report.study import Result
 
@@ -92,12 +94,28 @@ def test_a_bench_without_a_finished_run_is_still_reported(root, tmp_path):
 
 
 def test_the_settings_of_a_bench_make_the_same_bench(root, tmp_path):
-    bench = make_bench(tmp_path / "bench", root / "data", runs=1)
+    choice = {"against": "roam", "family": ("equireg",), "before_scores": Choice(against="supervised")}
+    bench = make_bench(tmp_path / "bench", root / "data", runs=1, **choice)
     settings = BenchSettings.parse(yaml.safe_load((bench / "bench.yaml").read_text()), where="")
     again = bench_settings(yaml.safe_load(bench_config(settings)))
     assert again.run == settings.run
     assert list(again.methods) == list(settings.methods)
     assert (again.labelled, again.runs, again.upper_runs) == (("2", "4"), 1, 3)
+    assert {key: getattr(again, key) for key in choice} == choice
+
+
+def test_a_bench_is_shown_as_it_was_chosen(root, tmp_path):
+    """Against roam, with equireg alone in the family, and that after scores were there."""
+    choice = {"against": "roam", "family": ("equireg",), "before_scores": Choice(against="supervised")}
+    (study,) = open_studies([make_bench(tmp_path / "bench", root / "data", runs=8, **choice)])
+    kinds = [(line.method, line.against, line.verdict.kind) for line in study.lines if line.verdict]
+    assert kinds == [("supervised", "roam", "not judged"), ("equireg", "roam", "worse")] * 2
+    (note,) = study.notes
+    assert note.startswith("chosen after scores were there: against roam, family: equireg; before: against supervised")
+    text = report_folders([tmp_path / "bench"], tmp_path / "report.html").read_text()
+    assert f"C{note[1:]}." in text
+    assert "in Dice points from roam with the same labels" in text
+    assert "Worse than roam: -" in text
 
 
 def test_mistakes_are_named(root, tmp_path):

@@ -120,7 +120,7 @@ def make_scores(folder, shift):
         writer.writerow(row)
 
 
-def make_bench(out, data, *, runs=9, leave_out=()):
+def make_bench(out, data, *, runs=9, leave_out=(), **choice):
     """Three methods with 2 and 4 labels and the upper bound; roam is 4 points better, equireg like the baseline."""
     settings = BenchSettings(
         run=RunSettings(data=DataConfig(path=str(data), test="4")).model_dump(mode="json"),
@@ -128,6 +128,7 @@ def make_bench(out, data, *, runs=9, leave_out=()):
         labelled=("2", "4"),
         runs=runs,
         upper_runs=3,
+        **choice,
     )
     out.mkdir(parents=True)
     (out / "bench.yaml").write_text(yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False))

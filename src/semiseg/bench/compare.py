@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from semiseg.bench.choice import Choice, too_many
 from semiseg.bench.grid import (
     ALL,
     BASELINE,
@@ -21,7 +22,7 @@ from semiseg.bench.grid import (
     planned_runs,
     run_settings,
 )
-from semiseg.bench.lines import Line, summarise, to_json, write_summary
+from semiseg.bench.lines import Line, notes, summarise, to_json, write_summary
 from semiseg.bench.results import read_finished, write_results
 from semiseg.errors import SomeCasesFailed
 from semiseg.experiments.experiment import prepare_dataset
@@ -37,13 +38,17 @@ class Comparison:
 
     lines: Sequence[Line]
     failed: Mapping[str, str]
+    choice: Choice
+    notes: Sequence[str]
+    """What is to be known of all verdicts together."""
 
     @property
     def exit_code(self) -> int:
         return SomeCasesFailed.exit_code if self.failed else 0
 
     def to_json(self) -> dict[str, Any]:
-        return {"lines": to_json(self.lines), "failed": dict(self.failed)}
+        facts = {"lines": to_json(self.lines), "failed": dict(self.failed), "notes": list(self.notes)}
+        return self.choice.model_dump(mode="json") | facts
 
 
 def run_bench(
@@ -60,6 +65,9 @@ def run_bench(
     runs = planned_runs(settings)
     missing = [run for run in runs if not is_finished(out / "runs" / run.name)]
     say(f"{out}: {len(runs)} runs, {len(runs) - len(missing)} finished")
+    judged = sum(map(settings.choice.judges, settings.methods)) * len(settings.labelled)
+    if missing and (note := too_many([settings.runs] * judged)):
+        say(f"{out}: {note}")
     failed: dict[str, str] = {}
     try:
         if missing:  # once, not by all the runs that start at the same time
@@ -90,7 +98,9 @@ def collect(settings: BenchSettings, out: Path, failed: Mapping[str, str]) -> Co
     """Read the runs that are finished and write the tables."""
     folders = {run: out / "runs" / run.name for run in planned_runs(settings)}
     finished = [read_finished(run, folder) for run, folder in folders.items() if is_finished(folder)]
-    comparison = Comparison(summarise(finished), failed)
+    lines = summarise(finished, settings.choice)
+    noted = notes(lines, settings.choice, settings.before_scores)
+    comparison = Comparison(lines, failed, settings.choice, noted)
     write_results(finished, out / "results.csv")
     write_summary(comparison.lines, out / "summary.csv")
     write_json(out / "bench.json", comparison.to_json())

@@ -16,6 +16,7 @@ from typing import Annotated, Any, Self
 import yaml
 from pydantic import AfterValidator, Field
 
+from semiseg.bench.choice import EVERYONE, Choice, Family, refuse_unknown
 from semiseg.data.plan import merged
 from semiseg.errors import InputError, UserError
 from semiseg.experiments.experiment import checked_splits, plan_dataset
@@ -70,6 +71,15 @@ class BenchSettings(Settings):
     runs: int = Field(default=DEFAULT_RUNS, ge=1, le=MOST_RUNS)
     upper_runs: int = Field(default=DEFAULT_UPPER_RUNS, ge=0, le=MOST_RUNS)
     """Replicates of the upper bound; it has no draw, so only the seed differs."""
+    against: str = BASELINE
+    family: Family = EVERYONE
+    """As in `Choice`."""
+    before_scores: Choice | None = None
+    """What was chosen before any score was there, where that was something else."""
+
+    @property
+    def choice(self) -> Choice:
+        return Choice(against=self.against, family=self.family)
 
     @classmethod
     def read(cls, path: Path) -> Self:
@@ -137,6 +147,7 @@ def resolved(settings: BenchSettings, out: Path) -> str:
     RunSettings.parse(settings.run, where="run").resolved()  # the plan is made of these, once
     for run in runs:
         run_settings(settings, run, out / "plan.json").resolved()
+    refuse_unknown(settings.choice, settings.methods)
     return f"# {len(runs)} runs: {', '.join(run.name for run in runs)}\n{_as_yaml(settings)}"
 
 
@@ -146,12 +157,13 @@ def _as_yaml(settings: Settings) -> str:
 
 
 def continued(settings: BenchSettings, out: Path) -> BenchSettings:
-    """With the methods and numbers of labels that `out` was begun with, too.
+    """With the methods and numbers of labels that `out` was begun with, too, and its choice unless there is another.
 
     Raises UserError if it was begun with other data, training or method settings.
     """
     path = out / "bench.yaml"
     if not path.exists():
+        refuse_unknown(settings.choice, settings.methods)
         return settings
     before = BenchSettings.read(path)
     for name, method in before.methods.items():
@@ -164,12 +176,18 @@ def continued(settings: BenchSettings, out: Path) -> BenchSettings:
             f"{out}: got other settings than it was begun with ({'; '.join(changed)}); "
             "use the same settings, or another --out"
         )
-    return settings.model_copy(
+    kept = {key: getattr(before, key) for key in Choice.model_fields if key not in settings.model_fields_set}
+    settings = settings.model_copy(
         update={
             "methods": before.methods | settings.methods,
             "labelled": tuple(dict.fromkeys((*before.labelled, *settings.labelled))),
+            **kept,
         }
     )
+    refuse_unknown(settings.choice, settings.methods)
+    seen = any(is_finished(folder) for folder in (out / "runs").glob("*"))
+    first = before.before_scores or (before.choice if seen else settings.before_scores)
+    return settings.model_copy(update={"before_scores": None if first == settings.choice else first})
 
 
 def begin(settings: BenchSettings, out: Path, workers: int | None) -> Path:
@@ -222,8 +240,10 @@ def bench_settings(
     labelled: Sequence[str] | None = None,
     runs: int | None = None,
     upper_runs: int | None = None,
+    against: str | None = None,
+    family: Sequence[str] | None = None,
 ) -> BenchSettings:
-    """From the settings of a run that may also hold `methods`, `labelled`, `runs` and `upper_runs`; arguments win.
+    """From the settings of a run that may also hold those of `BenchSettings`; arguments win.
 
     values["methods"]: `roam: {alpha: 1}` or, under a name of one's own, `plain: {name: roam, alpha: 1}`. methods: which
     of these, or names of methods with their defaults. The baseline is always there. A method in values["method"], such
@@ -243,9 +263,10 @@ def bench_settings(
         raise UserError(f"method: got {single}, expected settings of a method that is compared; say methods.NAME.KEY")
     if single:
         described.setdefault(single["name"], single)
-    flags = {"labelled": labelled, "runs": runs, "upper_runs": upper_runs}
+    flags = {"labelled": labelled, "runs": runs, "upper_runs": upper_runs, "against": against, "family": family}
     defaults = {"labelled": (), "runs": DEFAULT_RUNS, "upper_runs": DEFAULT_UPPER_RUNS}
     listed = {name: values.pop(name, default) for name, default in defaults.items()}
+    listed |= {name: values.pop(name) for name in ("against", "family", "before_scores") if name in values}
     given = listed | {name: flag for name, flag in flags.items() if flag is not None}
     asked = given["labelled"] or ()
     counts = list(map(str, asked if isinstance(asked, list | tuple) else [asked]))

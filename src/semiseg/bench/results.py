@@ -68,6 +68,18 @@ def case_scores(runs: Sequence[Finished], metric: str = "dice", checkpoint: Chec
     return result
 
 
+def mean_distance(runs: Sequence[Finished], metric: str) -> float | None:
+    """In mm, of the chosen checkpoint: mean over cases, over classes, then over the runs that have any."""
+    means = []
+    for run in runs:
+        by_class: dict[str, list[float]] = {}
+        for (_, name), value in _table(run, metric, None).items():
+            by_class.setdefault(name, []).append(value)
+        if by_class:
+            means.append(np.mean([np.mean(values) for values in by_class.values()]))
+    return float(np.mean(means)) if means else None
+
+
 def _table(run: Finished, metric: str, checkpoint: Checkpoint | None) -> dict[tuple[str, str], float]:
     scores = run.scores[checkpoint or run.result.checkpoint]
     return {

@@ -122,6 +122,11 @@ def sign_flip_p(differences: Float[np.ndarray, " replicates"]) -> float:
     return float(result.pvalue)
 
 
+def least_p(replicates: int) -> float:
+    """Of the sign-flip test: all differences of one sign."""
+    return float(min(1.0, 2 / 2 ** min(replicates, EXACT)))
+
+
 def holm(p_values: Sequence[float]) -> list[float]:
     """Adjusted for the number of tests (Holm 1979): the chance of one false alarm among all stays below the level."""
     order = np.argsort(p_values)

@@ -49,6 +49,13 @@ def bench(
     labelled: Annotated[str | None, typer.Option(help="Numbers of labelled groups, such as 2,4,8.")] = None,
     runs: Annotated[int | None, typer.Option(min=1, help="Replicates: pairs of a draw and a seed.")] = None,
     upper_runs: Annotated[int | None, typer.Option("--upper-runs", min=0, help="Of the all-labels bound.")] = None,
+    against: Annotated[
+        str | None, typer.Option(help="The method that all others are compared with; default: supervised.")
+    ] = None,
+    family: Annotated[
+        str | None,
+        typer.Option(help="Methods that verdicts are on, such as roam,equireg, corrected together; default: all."),
+    ] = None,
     unlabelled: Unlabelled = None,
     val: Validation = None,
     test: Test = None,
@@ -97,7 +104,10 @@ def bench(
     if not isinstance(kept, dict):
         raise UserError(f"slurm: got {shown(kept)}, expected `KEY: value` lines, such as `partition: gpu`")
     on_slurm = (kept if launcher == "slurm" else {}) | assigned(slurm, "--slurm")
-    settings = bench_settings(values, methods=names, labelled=listed(labelled), runs=runs, upper_runs=upper_runs)
+    settings = bench_settings(
+        values, methods=names, labelled=listed(labelled), runs=runs, upper_runs=upper_runs,
+        against=against, family=listed(family),
+    )  # fmt: skip
     if dry_run:
         print(resolved(settings, out), end="")
         return
@@ -107,6 +117,8 @@ def bench(
         return
     made = run_bench(settings, out, where, device=device, workers=workers)
     print(json.dumps(made.to_json(), indent=2) if as_json else table(made.lines))
+    for note in () if as_json else made.notes:
+        print(f"note: {note}")
     for name, why in made.failed.items():
         print(f"{name}: failed: {why}", file=sys.stderr)
     raise typer.Exit(made.exit_code)

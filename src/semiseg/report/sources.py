@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from semiseg.bench.grid import ALL, BenchSettings, Run, is_finished, planned_runs
-from semiseg.bench.lines import summarise
+from semiseg.bench.lines import notes, summarise
 from semiseg.bench.results import Finished, read_finished
 from semiseg.data.dataset import Case
 from semiseg.data.layouts import open_dataset
@@ -187,11 +187,14 @@ def _bench(folder: Path, rankings: Sequence[_Beside]) -> Study:
     rankings = [*rankings, *(_beside(path.parent, path.parent) for path in found)]
     arms = tuple(_arm(folder, [one.run for one in group]) for group in finished.values())
     everything = [one for group in finished.values() for one in group]
+    lines = summarise(everything, settings.choice)
     return Study(
         f"Comparison: {folder.resolve().name}",
         arms,
         cases=_cases([arms[0].results[0]]) if arms else {},
-        lines=tuple(summarise(everything)) if everything else (),
+        lines=tuple(lines),
+        against=settings.against,
+        notes=tuple(notes(lines, settings.choice, settings.before_scores)),
         unfinished=tuple(unfinished),
         correlations=_correlations(arms, rankings),
         commands=("# with the settings below in the file bench-settings.yaml",

@@ -76,6 +76,10 @@ class Study:
     """By name; those that were scored, with image and label file."""
     lines: tuple[Line, ...] = ()
     """Of a bench."""
+    against: str = ""
+    """What the methods of a bench are compared with."""
+    notes: tuple[str, ...] = ()
+    """On all verdicts of a bench together."""
     unfinished: tuple[str, ...] = ()
     """Runs of a bench that have no scores yet, or failed."""
     correlations: Mapping[str, Sequence[Correlation]] = field(default_factory=dict)
