@@ -3,6 +3,7 @@
 import pytest
 
 from semiseg.errors import UserError
+from semiseg.experiments.run_settings import StudentConfig
 from semiseg.methods import METHODS
 from semiseg.methods.method import MethodConfig, UnlabelledConfig
 from semiseg.methods.strong import ConsistencyConfig, StrongConfig
@@ -40,6 +41,14 @@ RANGES = {
         "validate_every": "[1, inf)",
         "checkpoint_every": "[1, inf)",
         "log_every": "[1, inf)",
+        "fine_tune": "[0, 1]",
+    },
+    StudentConfig: {
+        "precision": "(0, 1]",
+        "threshold": "[0, 1]",
+        "lowest_dice": "[0, 1]",
+        "largest_z": "(0, inf)",
+        "augmentation": "[0, 10]",
     },
     MethodConfig: {"ema": "[0, 1)"},
     UnlabelledConfig: {"weight": "[0, inf)", "ramp_start": "[0, 1]", "ramp_end": "[0, 1]"},

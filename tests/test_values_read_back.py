@@ -22,7 +22,7 @@ from semiseg.models.model import build_network, load_model, save_model
 from semiseg.models.volumes import Volume
 from semiseg.prediction.cases import refuse_other_predictions
 from semiseg.rank.ranking import Transforms
-from semiseg.rank.scans import _volumes
+from semiseg.rank.scans import volumes_of
 from semiseg.report.page import _machines, _splits, report_folders
 from semiseg.report.sources import open_studies
 from semiseg.runs.folder import RunFolder
@@ -117,7 +117,7 @@ READERS = {
     ),
     "run/predictions/labels.json": lambda root, out: scored(root, out / "scores"),
     "run/scores/manifest.json": lambda root, _: open_studies([root / "run"]),
-    "model/model.json": lambda root, _: (load_model(root / "model"), _volumes(root / "model")),
+    "model/model.json": lambda root, _: (load_model(root / "model"), volumes_of(root / "model")),
     "review/review.json": lambda root, _: read_corrections(root / "review"),
     "transforms.json": lambda root, _: Transforms.load(root / "transforms.json"),
     "bench.yaml": lambda root, _: BenchSettings.read(root / "bench.yaml"),

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from semiseg.rank.correlation import Correlation, draw_correlation, rank_correlation
     from semiseg.rank.ranking import Ranking, Transforms, rank_cases
     from semiseg.report.page import report_folders
+    from semiseg.rounds.rounds import train_rounds
     from semiseg.runs.folder import RunFolder
     from semiseg.transforms.mixing import Box, Mix
     from semiseg.transforms.warp import Warp, WarpConfig
@@ -56,6 +57,7 @@ _HOMES = {
     "rank.correlation": ("Correlation", "draw_correlation", "rank_correlation"),
     "rank.ranking": ("Ranking", "Transforms", "rank_cases"),
     "report.page": ("report_folders",),
+    "rounds.rounds": ("train_rounds",),
     "runs.folder": ("RunFolder",),
     "transforms.mixing": ("Box", "Mix"),
     "transforms.warp": ("Warp", "WarpConfig"),

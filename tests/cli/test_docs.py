@@ -19,6 +19,7 @@ from support.scans import ball, write_nifti
 
 from semiseg import METHODS, ConsistencyConfig, MethodConfig, RunSettings, errors
 from semiseg.cli import app, main
+from semiseg.experiments.run_settings import StudentConfig
 from semiseg.methods.method import UnlabelledConfig
 from semiseg.methods.strong import StrongConfig
 from semiseg.settings import Settings
@@ -156,6 +157,7 @@ ABOVE = {
     ("page", "heading", "config", "inherited"),
     [
         ("training.md", "`training`:", TrainingConfig, None),
+        ("training.md", "`student`:", StudentConfig, None),
         ("methods.md", "Settings of every method:", MethodConfig, None),
         ("methods.md", "learns from unlabelled scans", UnlabelledConfig, MethodConfig),
         ("methods.md", "with a strong view", ConsistencyConfig, UnlabelledConfig),

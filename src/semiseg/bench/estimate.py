@@ -97,7 +97,7 @@ def _timed(settings: BenchSettings, name: str, plan: Path, folder: Path, launche
     run = run_settings(settings, Run(name, settings.labelled[0], 0), plan)
     training = run.training.model_copy(update={"steps": STEPS, "log_every": 1, "validate_every": VALIDATION})
     place, log = folder / name, folder / f"{name}.log"
-    words = command(run.model_copy(update={"training": training}), place, device)
+    words = command(run.model_copy(update={"training": training, "rounds": 0}), place, device)
     ((_, status),) = launcher.run([Job(tuple(words), log, Path.cwd())])
     if status:
         raise SomeCasesFailed(f"{name}: {last_line(log)}")

@@ -37,6 +37,8 @@ ALL = "all"
 """In place of a number of labels: every label there is."""
 UPPER_BUDGETS = (1, 2)
 """Of the upper bound, in steps of the others: at twice the steps, to show that it was not stopped too early."""
+ROUNDS = "rounds"
+"""Beside the `name` of a method: of self-training, see `train_rounds`."""
 _LABELLED = re.compile(r"[0-9.]{1,20}%?")
 _NAME = re.compile(r"\w[\w.+-]{0,99}")
 
@@ -65,7 +67,7 @@ class BenchSettings(Settings):
     run: dict[str, Any]
     """What all runs have in common (`RunSettings`), but for method, labels, draw and seed."""
     methods: dict[Annotated[str, AfterValidator(_plain)], dict[str, Any]]
-    """Name to `name` and all settings of the method; of one's own the file's hash too."""
+    """Name to `name` and all settings of the method; of one's own the file's hash too; `rounds` where there are any."""
     labelled: tuple[Annotated[str, AfterValidator(_count)], ...] = Field(min_length=1)
     """Numbers or fractions of labelled groups, as `train --labelled` takes them."""
     runs: int = Field(default=DEFAULT_RUNS, ge=1, le=MOST_RUNS)
@@ -133,7 +135,8 @@ def run_settings(settings: BenchSettings, run: Run, plan: Path) -> RunSettings:
         },
     )
     values |= {"plan": {}, "unlabelled_ratio": None}  # already in the file
-    values["method"] = settings.methods.get(run.method, {"name": run.method})
+    method = dict(settings.methods.get(run.method, {"name": run.method}))
+    values |= {"rounds": method.pop(ROUNDS, 0), "method": method}
     steps = RunSettings.parse(values, where="run").training.steps * run.budget
     return RunSettings.parse(merged(values, {"training": {"steps": steps}}), where="run")
 
@@ -168,7 +171,7 @@ def continued(settings: BenchSettings, out: Path) -> BenchSettings:
     before = BenchSettings.read(path)
     for name, method in before.methods.items():
         refuse_other_file(method, settings.methods.get(name, {}), f"{out}: methods.{name}", f"--methods {name}=")
-    was, now = ({**flat({"run": each.run}), **flat(each.methods)} for each in (before, settings))
+    was, now = _compared(before, path), _compared(settings, path)
     compared = [key for key in sorted(was | now) if key.startswith("run.") or (key in was and key in now)]
     changed = [f"{key}: {was.get(key)!r} -> {now.get(key)!r}" for key in compared if was.get(key) != now.get(key)]
     if changed:
@@ -188,6 +191,12 @@ def continued(settings: BenchSettings, out: Path) -> BenchSettings:
     seen = any(is_finished(folder) for folder in (out / "runs").glob("*"))
     first = before.before_scores or (before.choice if seen else settings.before_scores)
     return settings.model_copy(update={"before_scores": None if first == settings.choice else first})
+
+
+def _compared(settings: BenchSettings, path: Path) -> dict[str, Any]:
+    """What another call has to agree with; parsed, so that settings that came later have their defaults."""
+    run = RunSettings.parse(settings.run, where=f"{path}: run").model_dump(mode="json")
+    return flat({"run": run, **{name: {ROUNDS: 0, **method} for name, method in settings.methods.items()}})
 
 
 def begin(settings: BenchSettings, out: Path, workers: int | None) -> Path:
@@ -278,7 +287,17 @@ def bench_settings(
         raise UserError(
             f"--labelled: got {counts or None}, expected numbers or shares of labelled scans, such as 2,4,8"
         )
+    if values.get(ROUNDS):
+        raise UserError(
+            f"rounds: got {shown(values[ROUNDS])} for all methods, expected it of one; say methods.NAME.rounds"
+        )
     for name, described_as in given["methods"].items():
+        if name == BASELINE and described_as.get(ROUNDS):
+            got = shown(described_as[ROUNDS])
+            raise UserError(
+                f"methods.{BASELINE}.rounds: got {got}, expected none of the baseline; say it of another method, as in "
+                f"students: {{name: {BASELINE}, rounds: {got}}}"
+            )
         if not _NAME.fullmatch(name) or (name == BASELINE and described_as["name"] != BASELINE):
             raise UserError(
                 f"methods: got {name!r} for {described_as}, expected a plain name; {BASELINE} is the baseline"
@@ -290,7 +309,8 @@ def bench_settings(
     resolved = {}
     for name in settings.methods:  # a mistake must be found before hours of training
         try:
-            resolved[name] = run_settings(settings, Run(name, counts[0], 0), Path("plan.json")).resolved()["method"]
+            one = run_settings(settings, Run(name, counts[0], 0), Path("plan.json"))
+            resolved[name] = one.resolved()["method"] | ({ROUNDS: one.rounds} if one.rounds else {})
         except UserError as error:
             raise UserError(f"methods: {name}: {error}") from None
     return settings.model_copy(update={"methods": resolved})

@@ -97,7 +97,7 @@ def bench(
             corrected=None, fold=None, transductive=None, strict=None,
         ),
         PlanFlags(file=plan, dims=dims, memory_gb=None),
-        TrainingFlags(method=None, steps=steps, precision=None, seed=None, init=None, score=None),
+        TrainingFlags(method=None, steps=steps, precision=None, seed=None, init=None, score=None, rounds=None),
     )  # fmt: skip
     names, values = compared(methods, values)
     kept = values.pop("slurm", None) or {}  # of a file that serves elsewhere too

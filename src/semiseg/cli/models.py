@@ -71,6 +71,9 @@ def train(
     draw: Draw = None,
     split_seed: SplitSeed = None,
     steps: Steps = None,
+    rounds: Annotated[
+        int | None, typer.Option(help="Students after a teacher, on its guesses; shares --steps.")
+    ] = None,
     dims: Dims = None,
     plan: PlanFile = None,
     precision: Annotated[str | None, typer.Option(help="auto, 32, bf16 or 16.")] = None,
@@ -96,6 +99,7 @@ def train(
     from semiseg.experiments.experiment import train_run
     from semiseg.experiments.recipes import load_recipe
     from semiseg.experiments.score import score_run
+    from semiseg.rounds.rounds import train_rounds
 
     set_quiet(quiet)
     settings = settings_of(
@@ -105,13 +109,16 @@ def train(
             val=val, test=test, fold=fold, draw=draw, split_seed=split_seed, transductive=transductive, strict=strict,
         ),
         PlanFlags(file=plan, dims=dims, memory_gb=memory_gb),
-        TrainingFlags(method=method, steps=steps, precision=precision, seed=seed, init=init, score=score),
+        TrainingFlags(
+            method=method, steps=steps, precision=precision, seed=seed, init=init, score=score, rounds=rounds,
+        ),
     )  # fmt: skip
     if dry_run:
         about = load_recipe(settings.recipe).text() if settings.recipe else ""
         print(about + yaml.safe_dump(settings.resolved(), sort_keys=False), end="")
         return
-    train_run(settings, out, resume=resume, device=device, workers=workers)
+    trained = train_rounds if settings.rounds else train_run
+    trained(settings, out, resume=resume, device=device, workers=workers)
     if settings.score:
         print(score_table(score_run(settings, out, device=device, workers=workers).summary))
 

@@ -65,10 +65,11 @@ class TrainingFlags:
     seed: int | None
     init: str | None
     score: bool | None
+    rounds: int | None
 
     def settings(self) -> dict[str, Any]:
         training = {"training.steps": self.steps, "training.precision": self.precision}
-        return {**training, "seed": self.seed, "init": self.init, "score": self.score}
+        return {**training, "seed": self.seed, "init": self.init, "score": self.score, "rounds": self.rounds}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,7 +12,7 @@ import torch
 
 from semiseg.data.check import CheckReport, check_dataset
 from semiseg.data.corrections import correct_splits, provenance, refuse_changed, with_corrections
-from semiseg.data.dataset import Dataset
+from semiseg.data.dataset import Case, Dataset
 from semiseg.data.facts import ImageFacts, all_facts
 from semiseg.data.intensities import AS_WINDOWED, windowed_already
 from semiseg.data.label_tables import numbered
@@ -23,11 +24,13 @@ from semiseg.devices import chosen_device, peak_memory_gb, require_memory
 from semiseg.draws import seed_of
 from semiseg.errors import InputError, UserError
 from semiseg.experiments.mirrors import mirrored_sides
+from semiseg.experiments.pseudo_labels import origins, prepare_pseudo_labelled, pseudo_labelled, to_guess
 from semiseg.experiments.run_settings import DataConfig, RunSettings, method_settings
 from semiseg.experiments.score import scored_names
 from semiseg.files import write_json
 from semiseg.manifest import claim, settle
 from semiseg.methods import METHODS, build_method
+from semiseg.methods.method import Method
 from semiseg.methods.own import refuse_other_file
 from semiseg.models.model import build_network, checkpoint_weights, save_model, start_from
 from semiseg.models.volumes import reference_volumes
@@ -156,12 +159,16 @@ def train_run(
     resume: bool = False,
     device: str = "auto",
     workers: int | None = None,
+    splits: Path | None = None,
 ) -> RunFolder:
     """Check, plan, prepare and train in one go; the run folder ends with `result.json` and `model/`.
 
-    A finished run is left as it is. Raises UserError for an unfinished one without `resume`, and for settings that
-    differ from those that the folder was begun with.
+    A finished run is left as it is. splits: of another run, whose scans play the same parts in a new one, and whose
+    notes have been told. Raises UserError for an unfinished run without `resume`, for settings that differ from those
+    that the folder was begun with, and for rounds, which `train_rounds` does.
     """
+    if settings.rounds:
+        raise UserError(f"rounds: got {settings.rounds}, expected 0 where one network is trained; call `train_rounds`")
     folder, workers = RunFolder(out), default_workers() if workers is None else workers
     wanted = settings.resolved()
     chosen_device(device)  # before all scans are read
@@ -170,43 +177,79 @@ def train_run(
     if not main:
         set_quiet(True)  # one process speaks for all
     # the others may come here after the first one has begun the folder; if it refuses, the launcher ends them all
-    if main and folder.config.exists():
-        _refuse_other_settings(folder, settings)
-        if not folder.result.exists() and not resume:
-            raise UserError(f"{out}: got an unfinished run; go on with --resume, or choose another --out")
+    if main:
+        refuse_begun(folder, settings, resume)
     if folder.result.exists():
         say(f"{out}: already finished; nothing to do")
         return folder
     early = f"{out}: stopped before the first step; the same command, with --resume if it is refused, goes on"
     with ExitStack() as held, preempted_by_sigterm(early):
-        return _train(settings, folder, wanted, held if main else None, resume=resume, device=device, workers=workers)
+        run = begin_run(settings, folder, wanted, held if main else None, device=device, workers=workers, given=splits)
+        progress, cases = _train(settings, folder, run, resume=resume, device=device, workers=workers)
+        if main:
+            _finish(folder, run.plan, settings, cases, len(run.dataset.corrections), progress)
+    return folder
 
 
-def _train(
+def refuse_begun(folder: RunFolder, settings: RunSettings, resume: bool) -> None:
+    """Raise UserError for a folder that was begun with other settings, or is to be continued without `resume`."""
+    if not folder.config.exists():
+        return
+    _refuse_other_settings(folder, settings)
+    if not folder.result.exists() and not resume:
+        raise UserError(f"{folder.path}: got an unfinished run; go on with --resume, or choose another --out")
+
+
+@dataclass(frozen=True, eq=False)
+class BegunRun:
+    """What a run is made of, before its first step."""
+
+    dataset: Dataset
+    splits: Splits
+    guessed: Sequence[Case]
+    """Unlabelled scans with their pseudo-labels."""
+    plan: Plan
+    method: Method
+
+
+def begin_run(
     settings: RunSettings,
     folder: RunFolder,
     wanted: dict[str, Any],
     held: ExitStack | None,
     *,
-    resume: bool,
     device: str,
     workers: int,
-) -> RunFolder:
-    """wanted: the settings, resolved. held: what is given back at the end, of the main process; None in the others."""
-    main = held is not None
+    given: Path | None = None,
+    beside: Sequence[str] = (),
+) -> BegunRun:
+    """Check, divide and plan; what was decided is written down, or read where the run has begun.
+
+    wanted: the settings, resolved. held: what is given back at the end, of the main process; None in the others.
+    given: the splits of another run, see `train_run`. beside: what else will be written to the folder. Raises UserError
+    for whatever would stop the run later, before anything is written.
+    """
     if held and folder.config.exists():
         held.enter_context(folder.alone())
         settle(folder.path)
     begun = folder.config.exists()  # it is written last: without it, splits and plan may be of other settings
-    dataset, splits = _announced(settings, workers, folder.splits if begun else None)
+    saved = folder.splits if begun else given
+    divided = _announced(settings, workers, saved) if given is None else checked_splits(settings.data, workers, saved)
+    dataset, splits = divided[:2]
     if settings.training.patience is not None and not splits.val:
         raise UserError(
             f"training.patience: got {settings.training.patience} without validation scans, expected some to stop by; "
             "give --val, or leave it out"
         )
+    if settings.rounds and not to_guess(splits):
+        raise UserError(
+            f"rounds: got {settings.rounds} without unlabelled scans, expected some to guess; give fewer labels with "
+            "--labelled, more scans with --unlabelled, or leave it out"
+        )
     if settings.score:
         scored_names(splits)  # raises before hours of training
-    labelled_by = provenance(splits, dataset)
+    guessed = pseudo_labelled(Path(settings.pseudo_labels), splits) if settings.pseudo_labels else []
+    labelled_by = [*provenance(splits, dataset), *origins(guessed)]
     if begun:
         refuse_changed(folder.provenance, labelled_by)
     plan = Plan.load(folder.plan) if begun else _plan_of(settings, dataset, splits, workers)
@@ -227,7 +270,7 @@ def _train(
         )
     method = build_method(name, network, config | {"regions": plan.region_members})
     if held and not begun:  # only now: a mistake found above must not leave a folder that refuses the corrected command
-        claim(folder.path, "train", folder.names)
+        claim(folder.path, "train", (*folder.names, *beside))
         held.enter_context(folder.alone())
         if folder.config.exists():
             raise UserError(f"{folder.path}: got a run that began meanwhile, expected none; choose another --out")
@@ -237,6 +280,13 @@ def _train(
         folder.write_environment(seed=settings.seed)
         folder.write_config(wanted)
         settle(folder.path)  # from now on the settings say whose folder it is
+    return BegunRun(dataset, splits, guessed, plan, method)
+
+
+def _train(
+    settings: RunSettings, folder: RunFolder, run: BegunRun, *, resume: bool, device: str, workers: int
+) -> tuple[Progress, Cases]:
+    splits, plan, method = run.splits, run.plan, run.method
 
     def prepared(cases: Any) -> list[PreparedCase]:
         return prepare_cases(cases, plan, workers=workers)
@@ -245,19 +295,20 @@ def _train(
         labelled=prepared(splits.labelled),
         unlabelled=prepared(splits.unlabelled) if method.wants_unlabelled else [],
         validation=prepared(splits.val),
-        labelled_groups=_labelled_groups(dataset, splits),
+        guessed=prepare_pseudo_labelled(run.guessed, plan, workers),
+        labelled_groups=_labelled_groups(run.dataset, splits),
     )
+    guessed = f", {len(cases.guessed)} with pseudo-labels" if cases.guessed else ""
     say(
-        f"{name}: {len(cases.labelled)} labelled + {len(cases.validation)} validation scans, "
-        f"{len(cases.unlabelled)} unlabelled; {plan.dims}-D, patch {plan.patch}, {settings.training.steps} steps"
+        f"{method_settings(settings)[0]}: {len(cases.labelled)} labelled + {len(cases.validation)} validation scans, "
+        f"{len(cases.unlabelled)} unlabelled{guessed}; {plan.dims}-D, patch {plan.patch}, "
+        f"{settings.training.steps} steps"
     )
     progress = fit(
         method, plan, cases, settings.training, folder, seed=settings.seed, device=device,
         workers=loader_workers(device), resume=resume,
     )  # fmt: skip
-    if main:
-        _finish(folder, plan, settings, cases, len(dataset.corrections), progress)
-    return folder
+    return progress, cases
 
 
 def _finish(
@@ -275,7 +326,8 @@ def _finish(
         "corrected": corrected,
         "validation": len(cases.validation),
         "labels_used": f"{len(cases.labelled)} + {len(cases.validation)} labelled",
-        "unlabelled": len(cases.unlabelled),
+        "unlabelled": len({case.name for case in (*cases.unlabelled, *cases.guessed)}),
+        **({"pseudo_labelled": len(cases.guessed)} if settings.pseudo_labels else {}),
         "transductive": settings.data.transductive,
         "duration_s": round(progress.duration_s, 1),
         "memory_gb": peak_memory_gb(),
@@ -356,6 +408,8 @@ def _refuse_other_settings(folder: RunFolder, settings: RunSettings) -> None:
         # the run has its plan: the file may be gone, or in another place (a bench that was moved), but not another plan
         same = _plan_from_file(settings, file) == Plan.load(folder.plan)
         before["plan_file"] = file if same else str(folder.plan)
+    if settings.pseudo_labels and before.get("pseudo_labels"):
+        before["pseudo_labels"] = settings.pseudo_labels  # wherever they lie by now: provenance.json knows their hashes
     changed = [
         f"{key}: {before.get(key)!r} -> {now.get(key)!r}"
         for key in sorted(before.keys() | now.keys())

@@ -61,6 +61,25 @@ class DataConfig(Settings):
         return numbered(dataset) if labels else dataset
 
 
+class StudentConfig(Settings):
+    """Of self-training rounds: which guesses a student learns from, and how."""
+
+    tta: bool = False
+    """Guess from several views of each scan, as `predict --tta` does."""
+    precision: float = Field(default=0.95, gt=0, le=1)
+    """Of the guesses on the validation scans: the smallest threshold that reaches it decides which voxels are kept."""
+    precision_of: Literal["all", "foreground"] = "all"
+    """Whether all guessed voxels count in the precision, or those that are guessed to be foreground."""
+    threshold: float = Field(default=0.9, ge=0, le=1)
+    """The probability from which voxels are kept where there are no validation scans."""
+    lowest_dice: float = Field(default=0.5, ge=0, le=1)
+    """A scan whose equivariance Dice (mean over classes, as `rank` scores it) is lower is left out as unsure."""
+    largest_z: float | None = Field(default=3.0, gt=0)
+    """A scan with a volume further from those with labels (`volume_z` of `rank`) is left out as implausible."""
+    augmentation: float = Field(default=1.5, ge=0, le=10)
+    """Factor on every range of the plan's augmentation."""
+
+
 class RunSettings(Settings):
     """Everything that decides the weights a run ends with. Saved whole as `config.yaml`."""
 
@@ -83,14 +102,30 @@ class RunSettings(Settings):
     """Initialisation, order and augmentation."""
     init: str | None = None
     """A run or model to take the first weights from."""
+    rounds: int = Field(default=0, ge=0)
+    """Students after one teacher, each trained on what the one before it guesses; `training.steps` are shared out."""
+    student: StudentConfig = StudentConfig()
+    pseudo_labels: str | None = None
+    """A folder of pseudo-labels of unlabelled scans, to learn from beside the labels: `pseudo` of a round."""
     score: bool = False
     """Segment and score the test scans at the end: `predictions` and `scores` in the run folder."""
 
     def resolved(self) -> dict[str, Any]:
         """Plain values, the method's defaults and presets written out.
 
-        Raises UserError for changes to the plan that no plan could take, before any scan is read.
+        Raises UserError for changes to the plan that no plan could take, and for rounds that leave no step to a network
+        or that come with pseudo-labels, before any scan is read.
         """
+        if self.training.steps <= self.rounds:
+            raise UserError(
+                f"training.steps: got {self.training.steps} with {self.rounds} rounds, expected at least "
+                f"{self.rounds + 1}, one for the teacher and each student; ask for more steps, or fewer rounds"
+            )
+        if self.rounds and self.pseudo_labels:
+            raise UserError(
+                f"pseudo_labels: got {self.pseudo_labels} with {self.rounds} rounds that make their own, expected one "
+                "of them; leave one out"
+            )
         requested(for_every_channel(self.plan, 1))
         values = self.model_dump(mode="json")
         name, config = method_settings(self)

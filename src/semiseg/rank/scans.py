@@ -78,7 +78,7 @@ def rank_with(
     chosen_device(device)  # a mistake is told once, not for the validation scans first
     transforms = transforms or Transforms()
     compared = _compared(paths, models)
-    volumes = next((found for found in map(_volumes, paths) if found), [])
+    volumes = next((found for found in map(volumes_of, paths) if found), [])
     try:
         points = _calibration_points(paths, models, compared, Path(out), transforms, overwrite, device)
     except UserError as error:
@@ -105,7 +105,8 @@ def _compared(paths: Sequence[Path], models: Sequence[LoadedModel]) -> list[Load
     return [models[0] if weights_hash(teacher) == weights_hash(models[0]) else teacher, student]
 
 
-def _volumes(path: Path) -> list[Volume]:
+def volumes_of(path: Path) -> list[Volume]:
+    """Of the scans with labels that a run or model learned from; none where its description has none."""
     expected, action = "volumes as training writes them", "export the model again"
     return _Facts.of(model_facts(path), f"{path}: model.json", expected, action).volumes
 

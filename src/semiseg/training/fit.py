@@ -9,7 +9,7 @@ from functools import partial
 
 import torch
 
-from semiseg.data.batches import Batches, load, numbers, workers_alive
+from semiseg.data.batches import load, numbers, workers_alive
 from semiseg.data.plan import Plan
 from semiseg.draws import Draws
 from semiseg.errors import Preempted
@@ -32,6 +32,7 @@ from semiseg.training.session import (
     start,
     termination,
 )
+from semiseg.training.stages import batches_of
 from semiseg.training.steps import refuse_divergence, refuse_strays, set_learning_rate
 from semiseg.training.validation import out_of_patience, validate
 from semiseg.transforms.augment import augment
@@ -62,8 +63,8 @@ def fit(
     progress = begin(method, optimiser, folder, accelerator, fresh, config.steps if resume else None)
     trained, stepped = accelerator.prepare(method, optimiser)
 
-    batches = Batches(cases.labelled, cases.unlabelled if method.wants_unlabelled else (), plan, seed)
     rank, slots = accelerator.process_index, accelerator.num_processes * config.accumulation
+    batches = batches_of(cases, method.wants_unlabelled, plan, seed, fine_tune_from=config.fine_tune_step * slots)
     order = numbers(progress.step, config.steps, rank, accelerator.num_processes, config.accumulation)
     loader = iter(load(batches, order, workers))
     patience = config.patience_at(*cases.labelled_groups)

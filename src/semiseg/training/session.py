@@ -82,6 +82,8 @@ class TrainingConfig(Settings):
     log_every: int = Field(default=10, ge=1)
     tensorboard: bool = True
     """Mirror the log to TensorBoard, if it is installed."""
+    fine_tune: float = Field(default=0.1, ge=0, le=1)
+    """Where there are pseudo-labels: share of the steps, the last ones, that learn from true labels alone."""
 
     @model_validator(mode="after")
     def _decay_is_of_the_schedule(self) -> TrainingConfig:
@@ -95,6 +97,11 @@ class TrainingConfig(Settings):
     def validation_interval(self) -> int:
         """Steps between validations."""
         return self.validate_every or max(1, self.steps // 10)
+
+    @property
+    def fine_tune_step(self) -> int:
+        """The first step that learns from true labels alone."""
+        return self.steps - ceil(Fraction(str(self.fine_tune)) * self.steps)
 
     def patience_at(self, labelled: int, groups: int) -> int | None:
         """For so many labelled groups of scans out of all that could be: that of the smallest share in the table that
@@ -112,6 +119,8 @@ class Cases:
     labelled: Sequence[PreparedCase]
     unlabelled: Sequence[PreparedCase]
     validation: Sequence[PreparedCase] = ()
+    guessed: Sequence[PreparedCase] = ()
+    """Of the unlabelled scans, those with a pseudo-label, which they carry here."""
     labelled_groups: tuple[int, int] = (1, 1)
     """How many groups of scans are labelled, and how many could be."""
 
