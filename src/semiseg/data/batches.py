@@ -15,6 +15,7 @@ from semiseg.data.plan import Plan
 from semiseg.data.prepare import PreparedCase
 from semiseg.draws import seed_of
 from semiseg.errors import OutOfMemory
+from semiseg.transforms.rim import rim
 from semiseg.types import IGNORE, Batch
 
 Position = tuple[PreparedCase, tuple[int, ...]]
@@ -96,8 +97,11 @@ class Batches(Dataset[Batch]):
         """The image, and its label (IGNORE on padding) or its mask of voxels inside the scan and its picture."""
         source = tuple(slice(max(f, 0), min(f + w, n)) for f, w, n in zip(first, self._window, case.shape, strict=True))
         target = tuple(slice(s.start - f, s.stop - f) for s, f in zip(source, first, strict=True))
-        image = np.zeros((len(self.plan.channels), *self._window), np.float32)
-        image[(slice(None), *target)] = case.open_image()[(slice(None), *source)]
+        part = np.array(case.open_image()[(slice(None), *source)], np.float32)
+        outside = rim(torch.from_numpy(part if self.plan.dims == 3 else part[:, 0])[None])
+        image = np.empty((len(self.plan.channels), *self._window), np.float32)
+        image[:] = outside.reshape(-1, 1, 1, 1)
+        image[(slice(None), *target)] = part
         if with_label:
             second = np.full(self._window, IGNORE, np.int64)
             second[target] = case.open_label()[source]

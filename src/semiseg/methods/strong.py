@@ -78,7 +78,7 @@ class Strong:
         )
 
     def image(self, x: Float[Tensor, "b c *spatial"]) -> Float[Tensor, "b c *spatial"]:
-        moved = self.warp(x) if self.warp else x
+        moved = self.warp.image(x) if self.warp else x
         changed = self.intensity(moved) if self.intensity else moved
         return self.box(changed) if self.box else changed
 

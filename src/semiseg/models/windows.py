@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn import functional
 
 from semiseg.data.plan import Plan
 from semiseg.devices import require_memory
 from semiseg.networks.frozen import forward_frozen
+from semiseg.transforms.rim import rim
 from semiseg.transforms.warp import Warp
 
 VIEWS = ((7.0, 1.0), (-7.0, 1.0), (0.0, 1.1), (0.0, 0.9))
@@ -31,7 +31,7 @@ def predict_probabilities(
 ) -> Float[Tensor, "classes i j k"]:
     """Class probabilities of a prepared scan, on the CPU; they add up to 1 at every voxel.
 
-    Slices (2-D) or the volume (3-D) that fit into the plan's patch are padded to it with zeros, as in
+    Slices (2-D) or the volume (3-D) that fit into the plan's patch are padded to it with their rim, as in
     training, and run at once; larger ones by overlapping windows with Gaussian weights. The network's mode is
     restored.
 
@@ -48,8 +48,9 @@ def predict_probabilities(
         seen = torch.ones(1, 1, *items.shape[2:])
         for there, back in _views(items.shape[2:], plan.patch_spacing_mm):
             valid = there.inside[:, None].float()
-            view = _probabilities(network, _warped(there, items), plan, device)
-            total += _warped(back, view.mul_(valid))
+            view = torch.cat([there.image(item[None]) for item in items])
+            seen_so = _probabilities(network, view, plan, device).mul_(valid)
+            total += torch.cat([back(item[None]) for item in seen_so])
             seen = seen + back(valid)
         total /= seen
     return total.transpose(0, 1) if plan.dims == 2 else total[0]
@@ -68,22 +69,15 @@ def _probabilities(
     def forward(x: Tensor) -> Tensor:
         return forward_frozen(network, x).float().softmax(1)
 
-    size = items.shape[2:]
     at_once = plan.batch + plan.unlabelled_batch  # what training had memory for, with gradients
-    if all(side <= window for side, window in zip(size, plan.patch, strict=True)):
-        missing = [window - side for side, window in zip(size, plan.patch, strict=True)]
-        before = [(gap + 1) // 2 for gap in missing]  # the larger half first, as in training
-        after = [gap - first for gap, first in zip(missing, before, strict=True)]
-        pads = [side for pair in zip(reversed(before), reversed(after), strict=True) for side in pair]
-        inside: list[Any] = [slice(first, first + n) for first, n in zip(before, size, strict=True)]
-        chunks = [
-            forward(functional.pad(chunk, pads).to(device))[(..., *inside)].cpu() for chunk in items.split(at_once)
-        ]
-        return torch.cat(chunks)
+    if all(side <= window for side, window in zip(items.shape[2:], plan.patch, strict=True)):
+        chunks = (_padded(chunk, plan.patch) for chunk in items.split(at_once))
+        return torch.cat([forward(chunk.to(device))[inside].cpu() for chunk, inside in chunks])
     from monai.inferers import sliding_window_inference  # takes seconds to import
 
+    padded, inside = _padded(items, plan.patch)
     windows = sliding_window_inference(
-        items,
+        padded,
         roi_size=plan.patch,
         sw_batch_size=at_once,
         predictor=forward,
@@ -93,7 +87,22 @@ def _probabilities(
         device="cpu",
     )
     assert isinstance(windows, Tensor)
-    return windows
+    return windows[inside]
+
+
+def _padded(
+    x: Float[Tensor, "n c *spatial"], patch: Sequence[int]
+) -> tuple[Float[Tensor, "n c *whole"], tuple[Any, ...]]:
+    """In the middle of a patch, along axes that are shorter, as in training; and where it lies there."""
+    size = x.shape[2:]
+    if all(side >= window for side, window in zip(size, patch, strict=True)):
+        return x, (...,)
+    whole = [max(side, window) for side, window in zip(size, patch, strict=True)]
+    before = [(there - side + 1) // 2 for side, there in zip(size, whole, strict=True)]  # the larger half
+    inside: tuple[Any, ...] = (..., *(slice(first, first + side) for first, side in zip(before, size, strict=True)))
+    padded = rim(x).expand(*x.shape[:2], *whole).clone()
+    padded[inside] = x
+    return padded, inside
 
 
 def _views(size: Sequence[int], spacing_mm: Sequence[float]) -> Iterator[tuple[Warp, Warp]]:
@@ -110,7 +119,3 @@ def _views(size: Sequence[int], spacing_mm: Sequence[float]) -> Iterator[tuple[W
         matrix /= scale
         there, back = ((centres_mm @ m.mT / half_mm)[None] for m in (matrix, torch.linalg.inv(matrix)))
         yield Warp(there), Warp(back)
-
-
-def _warped(warp: Warp, items: Float[Tensor, "n c *spatial"]) -> Float[Tensor, "n c *spatial"]:
-    return torch.cat([warp(item[None]) for item in items])

@@ -63,7 +63,7 @@ def score_image(
     ]
     del probability
     volume = torch.from_numpy(np.array(image, np.float32))
-    moved = _as_volume(warp(_as_items(volume, plan.dims)), plan.dims)
+    moved = _as_volume(warp.image(_as_items(volume, plan.dims)), plan.dims)
     prediction = _most_probable(_averaged(models, moved.numpy(), device)[0])
     inside = _as_volume(warp.inside[:, None], plan.dims)[0]
     voxel_ml = math.prod(spacing_mm) / 1000

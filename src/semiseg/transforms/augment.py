@@ -21,7 +21,7 @@ def augment(batch: Batch, settings: Augmentation, draws: Draws) -> Batch:
     if settings.warp.probability > 0:
         generator = draws.of("weak warp")
         warp = Warp.draw(image.shape, settings.warp, batch.spacing_mm, generator, image.device)
-        image = warp(image)
+        image = warp.image(image)
         label = Warp(warp.grid[:count]).labels(label)
         inside = Warp(warp.grid[count:]).mask(inside)
     if settings.intensity.probability > 0:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from semiseg.errors import UserError
 from semiseg.settings import Settings
+from semiseg.transforms.rim import rim
 from semiseg.types import IGNORE
 
 _EDGE = 1e-5  # a voxel centre on the border, a rounding error of 32 bits outside, still counts as inside
@@ -88,6 +89,11 @@ class Warp:
     def __call__(self, x: Float[Tensor, "b c *spatial"]) -> Float[Tensor, "b c *spatial"]:
         """Linear interpolation in 32-bit; zero outside."""
         return self._sample(x, "bilinear")
+
+    def image(self, x: Float[Tensor, "b c *spatial"]) -> Float[Tensor, "b c *spatial"]:
+        """A picture, which goes on outside as its outermost voxels do."""
+        x = x.float()
+        return torch.where(self.inside[:, None], self(x), rim(x))
 
     def labels(self, y: Int[Tensor, "b *spatial"]) -> Int[Tensor, "b *spatial"]:
         """The nearest voxel's label; IGNORE outside."""
