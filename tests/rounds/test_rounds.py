@@ -76,7 +76,9 @@ def test_every_round_is_an_ordinary_run_and_the_last_ones_model_is_exported(stra
     result = json.loads(straight.result.read_text())
     last = json.loads(runs[-1].result.read_text())
     assert [one["steps"] for one in result.pop("rounds")] == [2, 2, 4]
-    assert {**result, "duration_s": 0, "memory_gb": 0} == {**last, "duration_s": 0, "memory_gb": 0}
+    of_all = dict.fromkeys(("duration_s", "memory_gb"))
+    assert result | of_all == last | of_all
+    assert result["passes_per_step"] == 1
     assert (result["labelled"], result["unlabelled"], result["pseudo_labelled"]) == (2, 3, 3)
     assert straight.read_config()["rounds"] == 2
     assert json.loads((straight.model / "model.json").read_text())["settings"]["rounds"] == 2
@@ -200,6 +202,7 @@ def test_a_finished_run_is_left_as_it_is_and_other_settings_are_refused(balls, s
             trained(settings_on(balls, **more), straight.path, resume=True)
 
 
+@pytest.mark.slow
 def test_pseudo_labels_that_were_changed_are_not_gone_on_with(balls, tmp_path, monkeypatch):
     settings, out = settings_on(balls, rounds=1), tmp_path / "run"
     with monkeypatch.context() as patched:
@@ -214,15 +217,15 @@ def test_pseudo_labels_that_were_changed_are_not_gone_on_with(balls, tmp_path, m
 
 def test_a_student_of_ones_own_learns_from_a_folder_of_pseudo_labels(balls, straight, tmp_path):
     folder = straight.path / "rounds" / "0" / "pseudo"
-    settings = settings_on(balls, rounds=0, steps=4, pseudo_labels=str(folder))
-    run = trained(settings, tmp_path / "run")
+    run = trained(settings_on(balls, rounds=0, steps=2, pseudo_labels=str(folder)), tmp_path / "run")
     assert json.loads(run.result.read_text())["pseudo_labelled"] == 3
-    assert bits(run) != bits(trained(settings_on(balls, rounds=0, steps=4), tmp_path / "plain"))
+    assert Plan.load(run.plan).augmentation == Plan.load(straight.plan).augmentation
 
 
 def test_rounds_of_none_are_ordinary_training_to_the_bit(balls, tmp_path):
-    plain = train_run(settings_on(balls, rounds=0), tmp_path / "plain", device="cpu", workers=1)
-    assert bits(trained(settings_on(balls, rounds=0), tmp_path / "none")) == bits(plain)
+    settings = settings_on(balls, steps=3, rounds=0)
+    plain = train_run(settings, tmp_path / "plain", device="cpu", workers=1)
+    assert bits(trained(settings, tmp_path / "none")) == bits(plain)
     assert not (tmp_path / "none" / "rounds").exists()
     assert "pseudo_labelled" not in json.loads(plain.result.read_text())
 

@@ -104,7 +104,7 @@ def _threshold(
         why = (
             f"the smallest from which on {share}"
             if enough
-            else f"the most precise ({chosen.precision:.3f}), as from none on {share}"
+            else f"the most precise ({chosen.precision:.3f}), as there is none from which on {share}"
         )
     say(f"{path.parent}: learns from guesses with a probability of {chosen.value:g} or more: {why}")
     facts: dict[str, Any] = {
@@ -144,8 +144,7 @@ def _doubt(rows: Sequence[Mapping[str, Any]], config: StudentConfig) -> str:
     """Of one scan, the row of the mean first; empty where there is none."""
     dice = rows[0]["equivariance_dice"]
     if (dice or 0.0) < config.lowest_dice:
-        got = "no class found" if dice is None else f"equivariance Dice {dice:.3f}"
-        return f"unsure: {got}, expected at least {config.lowest_dice:g}"
+        return "unsure: no class found" if dice is None else f"unsure: equivariance Dice {dice:.3f}"
     for row in rows:
         if config.largest_z is not None and abs(row["volume_z"] or 0) > config.largest_z:
             return f"implausible: volume of {row['class']} {row['volume_z']:+.1f} deviations from those with labels"

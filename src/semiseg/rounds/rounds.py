@@ -121,7 +121,9 @@ def _take_over(settings: RunSettings, folder: RunFolder, rounds: list[RunFolder]
         for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
             with replacing(folder.path / file.relative_to(last.path)) as temporary:
                 shutil.copyfile(file, temporary)
-    memory = [result["memory_gb"] for result in results if result["memory_gb"] is not None]
+    memory = [each["memory_gb"] for each in results if each["memory_gb"] is not None]
+    passes = [(each["steps"], each["passes_per_step"]) for each in results if each["passes_per_step"] is not None]
+    steps = sum(count for count, _ in passes)
     result = {
         **results[-1],
         "rounds": [
@@ -129,8 +131,9 @@ def _take_over(settings: RunSettings, folder: RunFolder, rounds: list[RunFolder]
             | {"pseudo_labelled": each.get("pseudo_labelled", 0)}
             for each in results
         ],
-        "duration_s": round(sum(result["duration_s"] for result in results), 1),
+        "duration_s": round(sum(each["duration_s"] for each in results), 1),
         "memory_gb": max(memory, default=None),
+        "passes_per_step": sum(count * each for count, each in passes) / steps if steps else None,
     }
     facts = {**model_facts(last.path), "settings": settings.resolved(), "scores": result}
     save_model(folder.model, checkpoint_weights(last, result["checkpoint"]), Plan.load(last.plan), facts)

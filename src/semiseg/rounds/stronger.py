@@ -23,4 +23,6 @@ def stronger(augmentation: Augmentation, factor: float) -> Augmentation:
     }
     changes = {name: factor * getattr(intensity, name) for name in ("contrast", "brightness", "gamma", "noise")}
     changes["blur"] = min(factor * intensity.blur, MOST_BLUR)
-    return Augmentation(warp=warp.model_copy(update=geometry), intensity=intensity.model_copy(update=changes))
+    return augmentation.model_copy(
+        update={"warp": warp.model_copy(update=geometry), "intensity": intensity.model_copy(update=changes)}
+    )
