@@ -74,6 +74,12 @@ WORKS = {
     "train --score": Work(
         "@train --score --out out", f"{WEIGHTS} scores/metrics.csv", resume=True, within="out/(predictions|scores)"
     ),
+    "train --rounds": Work(
+        "@train --rounds 1 --set student.lowest_dice=0 --set student.largest_z=null --out out",
+        "model/model.safetensors checkpoints/last.safetensors rounds/0/pseudo/pseudo_labels.csv",
+        resume=True,
+        within="out/[^/]*$|out/(model|checkpoints)/|out/rounds/0/(pseudo|ranking|threshold)",  # a round is a `train`
+    ),
     "predict": Work("predict RUN @scan --probabilities --overlay --out out", "case5.nii.gz case5_prob.nii.gz"),
     "predict --overwrite": Work("predict RUN D/images --overwrite --out PRED", "case5.nii.gz"),
     "predict --shard": Work("predict RUN D/images --shard 2/2 --out PART", "case1.nii.gz"),
