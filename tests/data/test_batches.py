@@ -70,9 +70,25 @@ def test_shapes_padding_and_streams(cases):
     assert (batch.unlabelled[:, 0] <= 0).all()
     assert batch.spacing_mm == (1.0, 2.0)
     # the scans are 7 wide, the patch 8: one column is padding
-    assert ((batch.label == IGNORE) == (batch.image[:, 0] == 0)).all()
-    assert (batch.inside == (batch.unlabelled[:, 0] != 0)).all()
+    assert ((batch.label == IGNORE).sum((1, 2)) == 8).all()
+    assert (batch.label[..., 0] == IGNORE).all()
+    assert not batch.inside[..., 0].any()
     assert (~batch.inside).float().mean() == pytest.approx(1 / 8)
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+def test_padding_is_the_median_of_the_outermost_voxels(tmp_path, dims):
+    case = case_of(tmp_path, "noise", 1.0, shape=(5, 8, 7))
+    values = np.random.default_rng(0).normal(size=(1, 5, 8, 7)).astype(np.float16)
+    np.save(case.image, values)
+    patch = (12, 10) if dims == 2 else (9, 12, 10)
+    picture = Batches([case], [], plan_of(dims, patch=patch, batch=1), seed=0)[0].image[0, 0]
+    outside = torch.ones(patch, dtype=torch.bool)
+    outside[(..., slice(2, 10), slice(2, 9)) if dims == 2 else (slice(2, 7), slice(2, 10), slice(2, 9))] = False
+    part = picture[~outside].reshape((8, 7) if dims == 2 else (5, 8, 7)).numpy()
+    assert any(np.array_equal(part, one) for one in (values[0] if dims == 2 else values))
+    ranked = np.sort(np.concatenate([np.take(part, end, axis).ravel() for axis in range(dims) for end in (0, -1)]))
+    assert picture[outside].unique().tolist() == [ranked[(len(ranked) - 1) // 2]]
 
 
 def test_every_case_comes_once_before_any_comes_again(cases):
@@ -130,7 +146,7 @@ def test_zeros_are_no_part_of_the_picture_where_the_plan_says_so(tmp_path):
         padding = batch.inside.sum() == 3 * 8 * 7
         assert padding != masked
         if masked:
-            assert (batch.inside == (batch.unlabelled[:, 0] != 0)).all()
+            assert (batch.inside[..., 1:] == (batch.unlabelled[:, 0, :, 1:] != 0)).all()
         assert ((batch.label != IGNORE).sum(dim=(1, 2)) == 8 * 7).all()
 
 

@@ -146,7 +146,7 @@ def test_labelled_weak_and_strong_views_share_one_pass_and_its_batch_statistics(
     batch, draws, strong = ragged_batch(dims, unlabelled=6), Draws(3, 4), Draws(3, 4).within("strong")
     u, slope = array(batch.unlabelled), array(network[1].weight).reshape(-1)
     source = source_of(Warp.draw(u.shape, method.config.warp, (1.0,) * dims, strong.of("warp")))
-    view = tensor(oracle.moved(u, source))
+    view = tensor(oracle.moved_image(u, source))
     view = array(Intensity.draw(u.shape, method.config.intensity, strong.of("intensity"))(view))
     rows = np.concatenate([array(batch.image), u, view])
 
@@ -284,7 +284,7 @@ def test_terms(dims, on_labelled, warp_logits):
     source = source_of(Warp.draw(u.shape, method.config.warp, batch.spacing_mm, strong.of("warp")))
     assert (source < 0).any()
     target, valid = oracle.target_of(logits_of(method.average, u), inside, source, TEMPERATURE)
-    view = tensor(oracle.moved(array(u), source))
+    view = tensor(oracle.moved_image(array(u), source))
     view = array(Intensity.draw(u.shape, method.config.intensity, strong.of("intensity"))(view))
     partner, box = box_of(Box.draw(u.shape, (0.02, 0.4), 0.9, strong.of("box")))
     view, target, valid = (pasted(x, x[partner], box) for x in (view, target, valid))
@@ -317,7 +317,7 @@ def test_what_is_interpolated_is_the_probabilities_unless_told(dims, warp_logits
     guess = logits_of(method.average, u)
     target = softmax(array(warp(tensor(guess)))) if warp_logits else array(warp(tensor(softmax(guess))))
     valid = array(warp.mask(batch.inside))
-    expected = oracle.consistency(target, logits_of(method.network, warp(u)), valid)
+    expected = oracle.consistency(target, logits_of(method.network, warp.image(u)), valid)
     assert float(method(batch, draws, 0.5).terms["consistency"].detach()) == pytest.approx(expected, rel=1e-4)
 
 

@@ -41,7 +41,7 @@ def test_terms(dims, moved):
     if moved:
         source = source_of(Warp.draw(u.shape, method.config.warp, batch.spacing_mm, strong.of("warp")))
         assert (source < 0).any()
-        weak, view = (equireg.moved(x, source) for x in (weak, view))
+        weak, view = equireg.moved(weak, source), equireg.moved_image(view, source)
         inside = equireg.moved_mask(inside, source)
     view = array(Intensity.draw(u.shape, method.config.intensity, strong.of("intensity"))(tensor(view)))
     partner, box = box_of(Box.draw(u.shape, (0.02, 0.4), 0.9, strong.of("box")))

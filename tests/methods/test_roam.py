@@ -83,7 +83,7 @@ def test_validity_moves_with_the_image(dims):
 
 @pytest.mark.usefixtures("unmixed")
 def test_voxels_from_outside_the_picture_are_left_out():
-    """Shrunk to half, three quarters of the view are zeros from outside, whatever the guess says there."""
+    """Shrunk to half, three quarters of the view come from outside, whatever the guess says there."""
     batch = batch_of(2, unlabelled=4)
     batch.unlabelled[:] = 1.0
     halved = mirrored(2, warp=WarpConfig(scale=(0.5, 0.5)))
@@ -214,7 +214,7 @@ def test_terms(dims, layer, mix_skips, per_sample, mix_labelled):
     u, strong, labelled = batch.unlabelled, draws.within("strong"), len(batch.image)
     source = source_of(Warp.draw(u.shape, method.config.warp, batch.spacing_mm, strong.of("warp")))
     guess = equireg.moved(oracle.guess([logits_of(method.average, u)], TEMPERATURE), source)
-    view, inside = equireg.moved(array(u), source), equireg.moved_mask(array(batch.inside), source)
+    view, inside = equireg.moved_image(array(u), source), equireg.moved_mask(array(batch.inside), source)
     view = array(Intensity.draw(u.shape, method.config.intensity, strong.of("intensity"))(tensor(view)))
     partner, box = box_of(Box.draw(u.shape, (0.02, 0.4), 0.9, strong.of("box")))
     view, guess, inside = (pasted(x, x[partner], box) for x in (view, guess, inside))

@@ -39,7 +39,7 @@ def strong_view(method, batch, draws, moved):
     if moved:
         source = source_of(Warp.draw(u.shape, method.config.warp, batch.spacing_mm, draws.of("warp")))
         view, weak, inside = (
-            equireg.moved(view, source),
+            equireg.moved_image(view, source),
             equireg.moved(weak, source),
             equireg.moved_mask(inside, source),
         )

@@ -24,13 +24,29 @@ from reference.voxels import (
 
 
 def moved(x, source):
-    """T of images, logits or distributions (rows, channels, *spatial); zero from outside."""
+    """T of logits or distributions (rows, channels, *spatial); zero from outside."""
     found = np.zeros(x.shape)
     for row, *where in places(source):
         index = int(source[(row, *where)])
         if index >= 0:
             for channel in range(x.shape[1]):
                 found[(row, channel, *where)] = x[row, channel].reshape(-1)[index]
+    return found
+
+
+def moved_image(x, source):
+    """T of images; from outside, the middle one of the picture's outermost values, each face with its own corners."""
+    found = moved(x, source)
+    for row in range(len(x)):
+        for channel in range(x.shape[1]):
+            picture = x[row, channel]
+            faces = []
+            for axis, side in enumerate(picture.shape):
+                faces += sorted(
+                    value for end in (0, side - 1) for value in np.take(picture, end, axis).ravel().tolist()
+                )
+            middle = sorted(faces)[(len(faces) - 1) // 2]
+            found[row, channel][np.asarray(source[row]) < 0] = middle
     return found
 
 

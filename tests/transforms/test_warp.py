@@ -146,6 +146,11 @@ def test_outside_is_ignored_for_labels_and_false_for_masks():
     assert (warp.labels(label) == torch.where(warp.inside, 1, IGNORE)).all()
     assert torch.equal(warp.mask(mask), warp.inside)
     assert float(warp(image)[0, 0, 0, 0]) == 0
+    picture = torch.randn(2, 3, 9, 9)
+    moved, (top, bottom) = warp.image(picture), (picture[:, :, 0], picture[:, :, -1])
+    faces = torch.cat([top, bottom, picture[..., 0], picture[..., -1]], 2).sort(2).values
+    assert (moved[:, :, 0, 0] == faces[:, :, 17]).all()  # of 36 values, corners twice
+    assert torch.equal(moved[:, 0][warp.inside], warp(picture)[:, 0][warp.inside])
     assert 0.2 < float(warp.inside.float().mean()) < 0.4  # a quarter of the area, border voxels included
 
 
