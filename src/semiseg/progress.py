@@ -59,10 +59,11 @@ def _line(description: str, done: int, total: int | None, elapsed_s: float) -> s
 
 def time_left(done: int, total: int, elapsed_s: float) -> str:
     """Words to put after how far something is, if that can be told."""
-    return f", about {_duration(elapsed_s * (total - done) / done)} left" if 0 < done < total else ""
+    return f", about {duration(elapsed_s * (total - done) / done)} left" if 0 < done < total else ""
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """In words, such as `2 h 38 min` or `5 min 3 s`."""
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     if hours:

@@ -79,6 +79,7 @@ SPLIT = {
     "--transductive": given(True, data__transductive=True),
     "--strict": given(True, data__strict=True),
     "--memory-gb": given(3.5, memory_gb=3.5),
+    "--size": given("large", size="large", memory_gb=24.0),
     "--recipe": given("malc-roam-semi", recipe="malc-roam-semi", more=True),
 }
 PLAN_FILE = {"--plan": given("other.json", plan_file="other.json")}

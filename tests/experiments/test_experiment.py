@@ -51,6 +51,8 @@ def test_other_settings_are_refused_and_listed(plain_cohort, tmp_path):
     assert (tmp_path / "run" / "result.json").stat().st_mtime_ns == before  # finished: nothing done
     with pytest.raises(UserError, match=r"training\.steps: 6 -> 9"):
         train_run(settings_of(data, "supervised", steps=9), tmp_path / "run", resume=True, device="cpu", workers=1)
+    with pytest.raises(UserError, match=r"memory_gb: 8\.0 -> 24\.0; size: 'medium' -> 'large'"):
+        train_run(settings_of(data, "supervised", size="large"), tmp_path / "run", resume=True, device="cpu", workers=1)
     config = tmp_path / "run" / "config.yaml"
     config.write_text(config.read_text().replace("  name: supervised", "  name: supervised\n  rampe: 1"))
     with pytest.raises(UserError, match=r"config\.yaml: method\.rampe: unknown setting"):

@@ -96,7 +96,7 @@ def bench(
             labelled=None, draw=None,  # of each run
             corrected=None, fold=None, transductive=None, strict=None,
         ),
-        PlanFlags(file=plan, dims=dims, memory_gb=None),
+        PlanFlags(file=plan, dims=dims, size=None, memory_gb=None),
         TrainingFlags(method=None, steps=steps, precision=None, seed=None, init=None, score=None, rounds=None),
     )  # fmt: skip
     names, values = compared(methods, values)

@@ -25,6 +25,7 @@ from semiseg.cli.flags import (
     Quiet,
     Recipe,
     Set,
+    Size,
     SplitSeed,
     Strict,
     Test,
@@ -84,6 +85,7 @@ def plan(
     transductive: Transductive = None,
     strict: Strict = None,
     dims: Dims = None,
+    size: Size = None,
     memory_gb: MemoryGB = None,
     workers: Workers = None,
     recipe: Recipe = None,
@@ -103,7 +105,7 @@ def plan(
             path=data, layout=layout, classes=classes, unlabelled=unlabelled, corrected=corrected, labelled=labelled,
             val=val, test=test, fold=fold, draw=draw, split_seed=split_seed, transductive=transductive, strict=strict,
         ),
-        PlanFlags(file=None, dims=dims, memory_gb=memory_gb),
+        PlanFlags(file=None, dims=dims, size=size, memory_gb=memory_gb),
     )  # fmt: skip
     made = plan_dataset(settings, workers)
     if out.exists() and not overwrite and Plan.load(out) != made:
@@ -132,6 +134,7 @@ def prepare(
     transductive: Transductive = None,
     strict: Strict = None,
     dims: Dims = None,
+    size: Size = None,
     memory_gb: MemoryGB = None,
     workers: Workers = None,
     recipe: Recipe = None,
@@ -149,7 +152,7 @@ def prepare(
             path=data, layout=layout, classes=classes, unlabelled=unlabelled, corrected=corrected, labelled=labelled,
             val=val, test=test, fold=fold, draw=draw, split_seed=split_seed, transductive=transductive, strict=strict,
         ),
-        PlanFlags(file=plan, dims=dims, memory_gb=memory_gb),
+        PlanFlags(file=plan, dims=dims, size=size, memory_gb=memory_gb),
     )  # fmt: skip
     cases = prepare_dataset(settings, workers)
     print(f"{len(cases)} cases prepared; training on them starts at once")

@@ -26,6 +26,7 @@ Corrected = Annotated[
 Transductive = Annotated[bool | None, typer.Option("--transductive", help="Accept test scans among the unlabelled.")]
 Strict = Annotated[bool | None, typer.Option("--strict", help="Stop at a broken case instead of leaving it out.")]
 Dims = Annotated[str | None, typer.Option(help="2, 3 or auto.")]
+Size = Annotated[str | None, typer.Option(help="Of network and batch: small, medium or large.")]
 MemoryGB = Annotated[float | None, typer.Option("--memory-gb", help="Budget for patch and batch size.")]
 Workers = Annotated[
     int | None, typer.Option(min=1, envvar="SEMISEG_WORKERS", help="Processes that read and prepare scans.")

@@ -34,6 +34,7 @@ from semiseg.cli.flags import (
     Set,
     ShardFlag,
     Shared,
+    Size,
     Slurm,
     SplitSeed,
     Steps,
@@ -75,6 +76,7 @@ def train(
         int | None, typer.Option(help="Students after a teacher, on its guesses; shares --steps.")
     ] = None,
     dims: Dims = None,
+    size: Size = None,
     plan: PlanFile = None,
     precision: Annotated[str | None, typer.Option(help="auto, 32, bf16 or 16.")] = None,
     init: Annotated[str | None, typer.Option(help="A run or model to start from.")] = None,
@@ -108,7 +110,7 @@ def train(
             path=data, layout=layout, classes=classes, unlabelled=unlabelled, corrected=corrected, labelled=labelled,
             val=val, test=test, fold=fold, draw=draw, split_seed=split_seed, transductive=transductive, strict=strict,
         ),
-        PlanFlags(file=plan, dims=dims, memory_gb=memory_gb),
+        PlanFlags(file=plan, dims=dims, size=size, memory_gb=memory_gb),
         TrainingFlags(
             method=method, steps=steps, precision=precision, seed=seed, init=init, score=score, rounds=rounds,
         ),

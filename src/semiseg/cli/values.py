@@ -48,11 +48,12 @@ class PlanFlags:
 
     file: Path | None
     dims: str | None
+    size: str | None
     memory_gb: float | None
 
     def settings(self) -> dict[str, Any]:
         file = None if self.file is None else str(self.file)
-        return {"plan_file": file, "dims": self.dims, "memory_gb": self.memory_gb}
+        return {"plan_file": file, "dims": self.dims, "size": self.size, "memory_gb": self.memory_gb}
 
 
 @dataclass(frozen=True, kw_only=True)

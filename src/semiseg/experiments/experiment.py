@@ -306,9 +306,17 @@ def _train(
     )
     progress = fit(
         method, plan, cases, settings.training, folder, seed=settings.seed, device=device,
-        workers=loader_workers(device), resume=resume,
+        workers=loader_workers(device), resume=resume, faster=_faster(settings, device),
     )  # fmt: skip
     return progress, cases
+
+
+def _faster(settings: RunSettings, device: str) -> str:
+    """What to tell who trains on a processor, chose no size, and could choose a smaller one."""
+    decided = settings.plan_file or "size" in settings.model_fields_set or {"network", "batch"} & settings.plan.keys()
+    if decided or chosen_device(device).type != "cpu":
+        return ""
+    return "`--size small` takes a smaller network and batch"
 
 
 def _finish(

@@ -6,13 +6,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from semiseg.data.dataset import Dataset
 from semiseg.data.label_tables import choose_table, numbered
 from semiseg.data.layouts import open_dataset
 from semiseg.data.plan import MOST_GB, for_every_channel, merged
 from semiseg.data.planning import Dims, requested
+from semiseg.data.sizes import Size, sized
 from semiseg.errors import InputError, UserError
 from semiseg.experiments.recipes import load_recipe
 from semiseg.files import read_yaml
@@ -93,6 +94,9 @@ class RunSettings(Settings):
     """Changes to the plan that is made, in the plan's own structure."""
     plan_file: str | None = None
     """A plan to use instead of making one."""
+    size: Size = "medium"
+    """Of network and batch, where the plan is made: `small` decides `dims`, `plan.batch` and `plan.network`, `large`
+    `memory_gb`, each where it is not given."""
     dims: Annotated[Dims, WORD] = "auto"
     memory_gb: float = Field(default=8.0, gt=0, le=MOST_GB)
     """Budget that patch and batch are chosen for."""
@@ -109,6 +113,11 @@ class RunSettings(Settings):
     """A folder of pseudo-labels of unlabelled scans, to learn from beside the labels: `pseudo` of a round."""
     score: bool = False
     """Segment and score the test scans at the end: `predictions` and `scores` in the run folder."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_by_size(cls, values: Any) -> Any:
+        return sized(values) if isinstance(values, Mapping) else values
 
     def resolved(self) -> dict[str, Any]:
         """Plain values, the method's defaults and presets written out.

@@ -17,6 +17,7 @@ from semiseg.methods.method import Method
 from semiseg.progress import track
 from semiseg.runs.checkpoint import Progress
 from semiseg.runs.folder import RunFolder
+from semiseg.training.forecast import Forecast
 from semiseg.training.log import Log
 from semiseg.training.passes import passes_counted
 from semiseg.training.session import (
@@ -24,6 +25,7 @@ from semiseg.training.session import (
     TrainingConfig,
     anywhere,
     begin,
+    checkpoint_tensors,
     layout_of,
     memory_format,
     optimiser_of,
@@ -49,11 +51,13 @@ def fit(
     device: str = "auto",
     workers: int = 0,
     resume: bool = False,
+    faster: str = "",
 ) -> Progress:
     """Train `method` and leave log, pictures and checkpoints in the run folder.
 
-    With `resume`, goes on from the newest whole checkpoint as if nothing had happened. Raises Diverged if the loss is
-    not finite, Preempted after SIGTERM with a checkpoint saved, UserError for a method that hides what it trains.
+    With `resume`, goes on from the newest whole checkpoint as if nothing had happened. faster: what to
+    say about a faster way, if training takes more than an hour. Raises Diverged if the loss is not finite, Preempted
+    after SIGTERM with a checkpoint saved, UserError for a method that hides what it trains.
     """
     accelerator = start(device, config.precision)
     fresh = Progress(precision=precision_of(accelerator), layout=layout_of(config, accelerator))
@@ -69,12 +73,14 @@ def fit(
     loader = iter(load(batches, order, workers))
     patience = config.patience_at(*cases.labelled_groups)
     log = Log(folder, config, list(plan.classes)) if accelerator.is_main_process else None
+    forecast = Forecast(partial(checkpoint_tensors, method, optimiser), faster)
     started = time.perf_counter() - progress.duration_s
 
     with termination() as terminated, workers_alive(), passes_counted(method) as passed:
         for step in track(range(progress.step, config.steps), "Training", total=config.steps - progress.step):
             if progress.stopped_early:
                 break
+            begun = time.perf_counter()
             share = step / config.steps
             set_learning_rate(optimiser, config, share)
             trained.train()
@@ -104,6 +110,8 @@ def fit(
 
             progress.step = step + 1
             progress.duration_s = time.perf_counter() - started
+            if log:
+                forecast.step(time.perf_counter() - begun, config.steps - progress.step)
             done = progress.step == config.steps
             if log and (done or progress.step % config.log_every == 0):
                 log.step(progress, objective, optimiser.param_groups[0]["lr"], float(norm))

@@ -252,12 +252,15 @@ def anywhere(flag: bool, accelerator: Accelerator) -> bool:
 
 def save(method: Method, optimiser: torch.optim.Optimizer, folder: RunFolder, progress: Progress) -> None:
     """Write the last checkpoint; the one before it stays as the previous one."""
-    tensors = {f"method.{name}": tensor for name, tensor in method.state_dict().items()}
-    state = {f"optimiser.{name}": tensor for name, tensor in optimiser_tensors(optimiser).items()}
+    tensors = checkpoint_tensors(method, optimiser)
     folder.rotate_checkpoint()
-    write_checkpoint(
-        folder.last, {**tensors, **state}, {"progress": progress.model_dump(), "predictor": predictor_name(method)}
-    )
+    write_checkpoint(folder.last, tensors, {"progress": progress.model_dump(), "predictor": predictor_name(method)})
+
+
+def checkpoint_tensors(method: Method, optimiser: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+    """What a checkpoint holds of both, where it lies in memory."""
+    tensors = {f"method.{name}": tensor for name, tensor in method.state_dict().items()}
+    return tensors | {f"optimiser.{name}": tensor for name, tensor in optimiser_tensors(optimiser).items()}
 
 
 def predictor_name(method: Method) -> str:
