@@ -129,7 +129,7 @@ def test_a_loader_that_is_killed_is_one_message_and_training_goes_on_after_it(tm
     longer = ("--steps", "6", "--set", "training.validate_every=1", "--quiet")
     words = ("train", root, "--out", tmp_path / "run", *TINY, *longer)
     with monkeypatch.context() as patched:
-        patched.setattr("semiseg.training.fit.Batches", Deadly)
+        patched.setattr("semiseg.training.stages.Batches", Deadly)
         patched.setattr("semiseg.experiments.experiment.loader_workers", lambda _: 2)
         started = time.monotonic()
         code, _, err = semiseg(*words)
