@@ -88,7 +88,7 @@ WORKS = {
     "evaluate --shard": Work("evaluate PRED D --shard 2/2 --out SCORED-PART"),
     "evaluate, put together": Work("evaluate PRED D --out SCORED-PART", "metrics.csv"),
     "rank": Work("rank RUN @scan --out out", "ranking.csv"),
-    "review": Work("review RUN D --ranking RANK --out out", "review.csv review.json 001_case5.nii.gz"),
+    "review": Work("review RUN D --ranking RANK --out out", "review.csv review.json"),
     "report": Work("report RUN --out out.html"),
     "export": Work("export RUN --out out", "model.safetensors model.json README.md"),
     "simulate brats": Work("simulate brats --subjects 1 --spacing-mm 6 --out out"),
